@@ -1,0 +1,1 @@
+"""Contract kits and toy models: inherit a kit's test class to hold your own rule, source or index to the contract."""
