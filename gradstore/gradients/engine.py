@@ -91,10 +91,10 @@ class GradientEngine:
             for module, names in modules.items():
                 if calls[module]:
                     self._apply_rule(module, calls[module], Emit(names, sink, self.dtype))
-        if names := self.coverage.by("vmap"):
-            fallback.emit(self.vmapped(names, batch), sink, self.dtype)
-        if names := self.coverage.by("loop"):
-            fallback.emit(self.looped(names, batch), sink, self.dtype)
+        if vmapped := self.coverage.by("vmap"):
+            fallback.emit(self.vmapped(vmapped, batch), sink, self.dtype)
+        if looped := self.coverage.by("loop"):
+            fallback.emit(self.looped(looped, batch), sink, self.dtype)
         for name in self.parameters:
             sink.sq_norms.setdefault(name, torch.zeros(len(batch), dtype=torch.float64, device=losses.device))
         return losses, sink

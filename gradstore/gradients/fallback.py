@@ -36,9 +36,7 @@ def mean_loss(task: Task, model: nn.Module, batch: Batch, seed: int, n_draws: in
     return draws[0] if n_draws == 1 else torch.stack(draws).mean(0)
 
 
-def vmap_gradients(
-    task: Task, model: nn.Module, names: Sequence[str], batch: Batch, seed: int, n_draws: int
-) -> Pieces:
+def vmap_gradients(task: Task, model: nn.Module, names: Sequence[str], batch: Batch, seed: int, n_draws: int) -> Pieces:
     """Per-example gradients of `names`, a few megabytes of examples at a time.
 
     Raises:
@@ -59,9 +57,7 @@ def vmap_gradients(
         yield rows, {name: grads[f"model.{name}"] for name in names}
 
 
-def loop_gradients(
-    task: Task, model: nn.Module, names: Sequence[str], batch: Batch, seed: int, n_draws: int
-) -> Pieces:
+def loop_gradients(task: Task, model: nn.Module, names: Sequence[str], batch: Batch, seed: int, n_draws: int) -> Pieces:
     """The same by plain autograd, one example at a time: works wherever backward works."""
     tracked = [model.get_parameter(name) for name in names]
     for row in range(len(batch)):
@@ -69,7 +65,7 @@ def loop_gradients(
         with torch.enable_grad():
             loss = mean_loss(task, model, one, seed, n_draws).sum()
         grads = torch.autograd.grad(loss, tracked, allow_unused=True, materialize_grads=True)
-        yield slice(row, row + 1), {name: g[None] for name, g in zip(names, grads, strict=True)}
+        yield slice(row, row + 1), {name: g.to_dense()[None] for name, g in zip(names, grads, strict=True)}
 
 
 def emit(pieces: Pieces, sink: GradientSink, dtype: torch.dtype) -> None:

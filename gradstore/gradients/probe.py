@@ -8,6 +8,7 @@ at a time. What still differs is an error: stored numbers that nobody checked ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from gradstore.errors import MixedExamplesError, ProbeError
 from gradstore.gradients import fallback
 from gradstore.gradients.capture import InputChangedError
-from gradstore.gradients.coverage import Coverage
+from gradstore.gradients.coverage import Coverage, How
 from gradstore.gradients.rules import NoRuleError
 from gradstore.gradients.sink import GradientSink
 from gradstore.task import Batch
@@ -41,13 +42,14 @@ def plan(engine: GradientEngine, batch: Batch) -> Coverage:
     reference = _reference(engine, batch)
     _refuse_mixed(engine, losses, reference.losses)
     engine.coverage = _without_failures(engine, batch)
-    for how in ("vmap", "loop"):
+    ways: tuple[How, How] = ("vmap", "loop")
+    for how in ways:
         _, sink = engine.collect(batch)
         wrong = _wrong(engine, sink, reference.sink)
         if not wrong:
             break
         reason = "its gradient does not all pass through its module's output"
-        engine.coverage = _without_failures(engine, batch, engine.coverage.moved(wrong, how, reason))  # type: ignore[arg-type]
+        engine.coverage = _without_failures(engine, batch, engine.coverage.moved(wrong, how, reason))
     _refuse_disagreement(engine, batch, reference.sink)
     return engine.coverage
 
@@ -133,4 +135,4 @@ def _refuse_disagreement(engine: GradientEngine, batch: Batch, expected: Gradien
 def _tolerance(engine: GradientEngine) -> float:
     """About the square root of the parameters' precision: rounding stays far below, a mistake far above."""
     dtype = next(iter(engine.parameters.values())).dtype
-    return 3.0 * float(torch.finfo(dtype).eps) ** 0.5
+    return 3.0 * math.sqrt(torch.finfo(dtype).eps)

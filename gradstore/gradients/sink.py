@@ -45,13 +45,14 @@ class GradientSink:
         return torch.stack(list(self.sq_norms.values())).sum(0)
 
     def _norms(self, name: str) -> Float[Tensor, " example"]:
-        device = self.sketch.device
-        return self.sq_norms.setdefault(name, torch.zeros(self.n_examples, dtype=torch.float64, device=device))
+        if name not in self.sq_norms:
+            self.sq_norms[name] = torch.zeros(self.n_examples, dtype=torch.float64, device=self.sketch.device)
+        return self.sq_norms[name]
 
 
 def _squares(values: Float[Tensor, "example ..."]) -> Float[Tensor, " example"]:
-    flat = values.flatten(1)
-    return torch.linalg.vector_norm(flat, dim=1).to(torch.float64).square()
+    norms: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return norms.to(torch.float64).square()
 
 
 def example_chunks(n_examples: int, bytes_each: int) -> Iterator[slice]:

@@ -117,7 +117,9 @@ class SketchBuffer:
         for row, (offset, signs) in enumerate(zip(hashed.offsets, hashed.signs, strict=True)):
             window[:, offset : offset + columns].addcmul_(grad[:, row], signs)
 
-    def add_outer(self, name: str, left: Float[Tensor, "example rows"], right: Float[Tensor, "example columns"]) -> None:
+    def add_outer(
+        self, name: str, left: Float[Tensor, "example rows"], right: Float[Tensor, "example columns"]
+    ) -> None:
         """Add rank-one gradients left[b] right[b]^T without forming them."""
         hashed = self._projection.hashes[name]
         left, right = (right, left) if hashed.swapped else (left, right)

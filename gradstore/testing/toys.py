@@ -46,7 +46,7 @@ def autograd_gradients(task: Task, model: nn.Module, batch: Batch, seed: int = 0
     for row in range(len(batch)):
         one = batch[row : row + 1]
         model.zero_grad(set_to_none=True)
-        task.loss(model, one, Noise(one.keys, seed)).sum().backward()
+        torch.autograd.backward(task.loss(model, one, Noise(one.keys, seed)).sum())
         for name, parameter in model.named_parameters():
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
             gradients[name].append(grad.detach().clone())

@@ -1,0 +1,210 @@
+"""A gradient store as a library user sees it: `gradstore.open(path)`, then ask.
+
+Each method says what the command of the same name says; tables are pyarrow's, so `.to_pandas()`, Polars and
+DuckDB take them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int, Shaped
+
+from gradstore.errors import QueryError
+from gradstore.ranking.cache import cached_signals
+from gradstore.ranking.rank import rank_table
+from gradstore.search.exact import ExactIndex
+from gradstore.search.latent import nearest_latents
+from gradstore.search.neighbours import Neighbours
+from gradstore.search.rows import QuerySketches, stored_queries
+from gradstore.search.weights import Normalise
+from gradstore.sketcher import Sketcher, SketchPlan
+from gradstore.store import Store, VerifyReport, verify
+from gradstore.task import Batch, example_keys
+
+if TYPE_CHECKING:
+    from gradstore.search.index import Index
+
+Queries = Batch | Sequence[str] | np.ndarray
+Kind = Literal["exact", "flat"]
+
+
+class SearchOptions(TypedDict, total=False):
+    """How influence is read and searched."""
+
+    normalise: Normalise
+    """`none`; `cosine`; or `relatif`, which divides by the training example's own root self-influence, so that
+    large gradients do not win every time (Barshan et al. 2020)."""
+    index: Kind
+    """`exact`, or `flat` after `build_index`."""
+    include_self: bool
+    """Whether a query given by id may find itself; by default it may not."""
+
+
+def open(path: Path | str, *, device: str = "cpu") -> GradientStore:
+    """Open a gradient store.
+
+    Args:
+        device: where queries are sketched and searched.
+
+    Raises:
+        StoreNotFoundError: there is none at `path`.
+    """
+    return GradientStore(Store.open(path), device)
+
+
+class GradientStore:
+    """Questions to a gradient store. `store` gives the rows themselves."""
+
+    def __init__(self, store: Store, device: str = "cpu") -> None:
+        self.store, self.device = store, device
+        self._sketcher: Sketcher | None = None
+
+    @property
+    def sketcher(self) -> Sketcher:
+        """The store's own model, checkpoints and projection; the model is built when first needed."""
+        if self._sketcher is None:
+            plan = SketchPlan.from_json(self.store.manifest.settings["plan"])
+            self._sketcher = Sketcher(plan, self.store.path, self.device)
+        return self._sketcher
+
+    def rank(
+        self,
+        *,
+        signals: Sequence[str] | None = None,
+        by: str = "combined",
+        top: int | None = None,
+        progress: Callable[[str], None] | None = None,
+    ) -> pa.Table:
+        """Examples, most suspicious first: id, path, label, rank, score, percentile, every signal, reason.
+
+        Args:
+            signals: names of the signals to compute; all by default (they are kept for the next time).
+            by: the signal that orders the table, or `combined`.
+            top: only so many rows.
+            progress: told the name of each signal as its computation starts.
+
+        Raises:
+            StoreIncompleteError: the build has not finished.
+            UnknownSignalError: no such signal.
+        """
+        values = cached_signals(self.store, signals, by, progress)
+        table = rank_table(self.store, values, by)
+        return table if top is None else table.slice(0, top)
+
+    def proponents(self, queries: Queries, k: int = 10, **options: Unpack[SearchOptions]) -> pa.Table:
+        """The k training examples that most lower each query's loss, highest score first.
+
+        A score is sum_t eta_t <g_t(x), g_t(query)>: to first order, by how much the training steps on x lowered
+        the query's loss. Columns: query, rank, id, label, path, score. See `search` for queries and options.
+        """
+        return self._as_table(queries, self.search(queries, k, largest=True, **options))
+
+    def opponents(self, queries: Queries, k: int = 10, **options: Unpack[SearchOptions]) -> pa.Table:
+        """The k training examples that most raise each query's loss, lowest (most negative) score first."""
+        return self._as_table(queries, self.search(queries, k, largest=False, **options))
+
+    def search(
+        self, queries: Queries, k: int = 10, *, largest: bool = True, **options: Unpack[SearchOptions]
+    ) -> Neighbours:
+        """Store rows and scores of the best k examples for each query.
+
+        Args:
+            queries: ids in the store; a Batch; or raw rows [q, *example_shape] as in the source (uint8 or float).
+
+        Raises:
+            QueryError: k or a query that the store cannot answer.
+            IndexNotFoundError: `flat` was asked for and has not been built.
+        """
+        normalise = options.get("normalise", "none")
+        sketches, rows = self._sketches(queries)
+        exclude = None if options.get("include_self") else rows
+        index = self._index(options.get("index", "exact"), normalise)
+        return index.search(sketches, k, largest=largest, normalise=normalise, exclude=exclude)
+
+    def neighbours(
+        self, queries: Queries, k: int = 10, *, checkpoint: int = -1, include_self: bool = False
+    ) -> pa.Table:
+        """The k nearest examples in the latent space of a checkpoint; scores are importances 1 / (distance + eps)."""
+        checkpoint = range(self.store.n_checkpoints)[checkpoint]
+        if isinstance(rows := self._known_rows(queries), np.ndarray):
+            latents = self.store.latent_rows(checkpoint, rows)
+        else:
+            latents = self.sketcher.latents(checkpoint, self.as_batch(queries))
+        exclude = None if rows is None or include_self else rows.tolist()
+        found = nearest_latents(self.store, latents, k, checkpoint=checkpoint, exclude=exclude, device=self.device)
+        table = self._as_table(queries, found)
+        return table.append_column("distance", pa.array(found.distances.reshape(-1)))
+
+    def build_index(self, normalise: Normalise = "none") -> Path:
+        """Build the FAISS flat index for `search(index="flat")`; cosine and relatif share one."""
+        from gradstore.search.faiss_flat import FaissFlat
+
+        self.store.require_complete()
+        path = self._index_path(normalise)
+        path.parent.mkdir(exist_ok=True)
+        FaissFlat.build(self.store, normalise).save(path)
+        return path
+
+    def verify(self, progress: Callable[[int], None] | None = None) -> VerifyReport:
+        """Hold every committed byte against the hash in its commit record."""
+        return verify(self.store, progress)
+
+    def as_batch(self, queries: Batch | Shaped[np.ndarray, "query ..."]) -> Batch:
+        """Queries as the store's model wants them.
+
+        Raises:
+            QueryError: another shape or type than the stored examples.
+        """
+        if not isinstance(queries, Batch):
+            queries = _raw_batch(queries)
+        expected = tuple(self.store.manifest.settings["request"]["data"]["example_shape"])
+        found = tuple(queries.inputs.shape[1:])
+        if found != expected:
+            raise QueryError(
+                f"A query has shape {found}; the examples of '{self.store.path}' have {expected}. "
+                "Give queries prepared as the data were (a leading axis counts the queries)."
+            )
+        return queries
+
+    def _sketches(self, queries: Queries) -> tuple[QuerySketches, list[int] | None]:
+        rows = self._known_rows(queries)
+        if rows is None:
+            return self.sketcher.queries(self.as_batch(queries)), None  # type: ignore[arg-type]
+        return stored_queries(self.store, rows), rows.tolist()
+
+    def _known_rows(self, queries: Queries) -> Int[np.ndarray, " query"] | None:
+        return None if isinstance(queries, Batch | np.ndarray) else self.store.row_of(queries)
+
+    def _index(self, kind: Kind, normalise: Normalise) -> Index:
+        if kind == "exact":
+            return ExactIndex(self.store, normalise)
+        from gradstore.search.faiss_flat import FaissFlat
+
+        return FaissFlat.load(self._index_path(normalise), self.store)
+
+    def _index_path(self, normalise: Normalise) -> Path:
+        from gradstore.search.faiss_flat import stored_form
+
+        return self.store.path / "indexes" / f"flat-{stored_form(normalise)}.faiss"
+
+    def _as_table(self, queries: Queries, found: Neighbours) -> pa.Table:
+        n_queries, k = found.indices.shape
+        names = [str(q) for q in range(n_queries)] if isinstance(queries, Batch | np.ndarray) else list(queries)
+        rows = found.indices.reshape(-1)
+        table = self.store.examples_at(rows)
+        table = table.add_column(0, "rank", pa.array(np.tile(np.arange(1, k + 1), n_queries)))
+        table = table.add_column(0, "query", pa.array([name for name in names for _ in range(k)], pa.string()))
+        return table.append_column("score", pa.array(found.scores.reshape(-1)))
+
+
+def _raw_batch(rows: Shaped[np.ndarray, "query ..."]) -> Batch:
+    from gradstore.data.batch import as_inputs
+
+    if np.issubdtype(rows.dtype, np.floating) and not np.isfinite(rows).all():
+        raise QueryError("A query holds NaN or infinity. Clean it first.")
+    return Batch(as_inputs(rows), None, example_keys(f"query-{row}" for row in range(len(rows))))

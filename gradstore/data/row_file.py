@@ -1,0 +1,76 @@
+"""RowFile: rows of one shape and dtype, lying one after another in a file.
+
+Why not one memory map for good: its pages count as resident memory, and a pass over the data would end with
+all of it resident. Consecutive rows are read by seek and `np.fromfile`; scattered ones through a map that is
+opened for the call and released with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from gradstore.data.source import Rows, as_indices, as_run
+from gradstore.data.spool import Packed
+from gradstore.errors import CorruptExampleError
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """[N, …] array of `dtype` whose bytes start at `offset` in `file`, in C order.
+
+    Raises:
+        CorruptExampleError: the file ends before its last row.
+    """
+
+    file: Path | Packed
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __post_init__(self) -> None:
+        found, expected = self._plain().stat().st_size, self.offset + math.prod(self.shape) * self.dtype.itemsize
+        if found < expected:
+            raise CorruptExampleError(
+                f"'{self.file}' is cut short: it has {found:,} bytes and {self.dtype} {list(self.shape)} needs "
+                f"{expected:,}. Fetch or write it again."
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, index: Rows) -> Shaped[np.ndarray, "row ..."]:
+        """Rows in the order asked for, in memory of their own.
+
+        Raises:
+            IndexError: a row number outside the file.
+            CorruptExampleError: the file was cut or removed after it was opened.
+        """
+        run = as_run(index, len(self))
+        try:
+            return self._consecutive(run) if run is not None else self._scattered(index)
+        except (OSError, ValueError) as error:
+            raise CorruptExampleError(
+                f"'{self.file}' can no longer be read ({error}). It was changed or removed after it was opened: "
+                "put it back and run the same command again."
+            ) from error
+
+    def _consecutive(self, run: range) -> Shaped[np.ndarray, "row ..."]:
+        row_items = math.prod(self.shape[1:])
+        with self._plain().open("rb") as file:
+            file.seek(self.offset + run.start * row_items * self.dtype.itemsize)
+            items = np.fromfile(file, self.dtype, len(run) * row_items)
+        return items.reshape(len(run), *self.shape[1:])  # a short read does not fit the shape: ValueError
+
+    def _scattered(self, index: Rows) -> Shaped[np.ndarray, "row ..."]:
+        mapped = np.memmap(self._plain(), self.dtype, "r", self.offset, self.shape)
+        rows: np.ndarray = np.asarray(mapped)[as_indices(index, len(self))]
+        return rows
+
+    def _plain(self) -> Path:
+        return self.file.unpacked() if isinstance(self.file, Packed) else self.file

@@ -1,0 +1,71 @@
+"""What a store holds, how it was made and how far its build has come: from the store alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gradstore.gradients.coverage import Coverage
+from gradstore.store import Store
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a build has come."""
+
+    n_examples: int
+    n_checkpoints: int
+    n_units: int
+    """Shards over all checkpoints."""
+    n_committed: int
+    committed_by_checkpoint: tuple[int, ...]
+    n_bytes: int
+    """All files in the store's folder."""
+    complete: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def status(store: Store) -> Status:
+    """Counted from the commit records, while other processes may be building."""
+    store.refresh()
+    missing = [0] * store.n_checkpoints
+    for checkpoint, _ in store.pending():
+        missing[checkpoint] += 1
+    return Status(
+        n_examples=store.n_examples,
+        n_checkpoints=store.n_checkpoints,
+        n_units=store.n_shards * store.n_checkpoints,
+        n_committed=store.n_shards * store.n_checkpoints - sum(missing),
+        committed_by_checkpoint=tuple(store.n_shards - count for count in missing),
+        n_bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        complete=not any(missing),
+    )
+
+
+def show(store: Store) -> dict[str, Any]:
+    """Contents, settings and provenance as nested JSON, for a person or a program."""
+    manifest = store.manifest
+    plan, request = manifest.settings["plan"], manifest.settings["request"]
+    coverage = Coverage.from_json(plan["coverage"])
+    return {
+        "path": str(store.path),
+        "examples": manifest.n_examples,
+        "example_shape": request["data"]["example_shape"],
+        "classes": None if manifest.label_names is None else list(manifest.label_names),
+        "sketch_dim": manifest.d_sketch,
+        "latent_dim": manifest.d_latent,
+        "shards": manifest.n_shards,
+        "shard_rows": manifest.shard_rows,
+        "checkpoints": [{"path": c["path"], "learning_rate": c["learning_rate"]} for c in plan["checkpoints"]],
+        "model": plan["task"],
+        "training": request["training"],
+        "parameters": plan["parameters"],
+        "tracked_parameters": coverage.n_parameters,
+        "coverage": [{"route": r, "tensors": t, "numbers": n} for r, t, n in coverage.summary()],
+        "draws": plan["n_draws"],
+        "seed": plan["seed"],
+        "source": manifest.provenance["source"],
+        "versions": manifest.provenance["versions"],
+    }

@@ -1,0 +1,66 @@
+"""Signals are kept in the store (`signals.parquet`), for computing them reads every row.
+
+The file names the content it was computed from; when any row has changed, it is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+import gradstore
+from gradstore.ranking.combine import DEFAULT_SIGNALS
+from gradstore.ranking.signals import SIGNALS, compute_signals
+from gradstore.store import Store
+from gradstore.store.files import replacing, write_errors
+
+_FILE = "signals.parquet"
+
+
+def cached_signals(
+    store: Store, names: Sequence[str] | None, by: str = "combined", progress: Callable[[str], None] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """[N] values of the named signals (all by default) and of those that `by` needs, computed where missing.
+
+    Raises:
+        StoreIncompleteError: the build has not finished.
+        UnknownSignalError: no such signal.
+        StoreWriteError: no room to keep them.
+    """
+    store.require_complete()
+    needed = DEFAULT_SIGNALS if by == "combined" else (by,)
+    wanted = list(dict.fromkeys([*(SIGNALS if names is None else names), *needed]))
+    known = _read(store, wanted)
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        known |= compute_signals(store, missing, progress)
+        _write(store, _read(store, list(SIGNALS)) | known)
+    return {name: known[name] for name in wanted}
+
+
+def _key(store: Store) -> bytes:
+    return f"{store.content_fingerprint()} gradstore {gradstore.__version__}".encode()
+
+
+def _read(store: Store, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    path = store.path / _FILE
+    if not path.is_file():
+        return {}
+    schema = pq.read_schema(path)
+    if (schema.metadata or {}).get(b"computed_from") != _key(store):
+        return {}
+    table = pq.read_table(path, columns=[name for name in names if name in schema.names])
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
+def _write(store: Store, values: dict[str, NDArray[np.float64]]) -> None:
+    path: Path = store.path / _FILE
+    table = pa.table({name: pa.array(column) for name, column in values.items()})
+    table = table.replace_schema_metadata({"computed_from": _key(store)})
+    with write_errors(path), replacing(path) as temp:
+        pq.write_table(table, temp)

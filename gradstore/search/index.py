@@ -1,0 +1,146 @@
+"""What an index is, and the card beside its file that says which rows it was built from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from gradstore.errors import IndexFileError, IndexMismatchError, IndexNotFoundError
+from gradstore.search.neighbours import Neighbours
+from gradstore.search.rows import QuerySketches, StoredRows
+from gradstore.search.weights import Normalise
+
+_VERSION = 1
+
+
+class Index(Protocol):
+    """A searchable form of a store's rows. Implementations inherit `gradstore.testing.index_kit.IndexContract`."""
+
+    @classmethod
+    def build(cls, rows: StoredRows, normalise: Normalise = "none") -> Self:
+        """Read all rows once. `normalise` is the reading that `search` gives unless told otherwise."""
+
+    def search(
+        self,
+        queries: QuerySketches,
+        k: int,
+        *,
+        largest: bool = True,
+        normalise: Normalise | None = None,
+        exclude: Sequence[int] | None = None,
+    ) -> Neighbours:
+        """The k best rows of every query: proponents, or opponents where `largest` is False (lowest score first).
+
+        Raises:
+            QueryError: k that the rows cannot answer, or a normalise that this index does not hold.
+            ShapeError: queries that do not fit the rows.
+        """
+
+    def save(self, path: Path) -> None:
+        """Write atomically; a card with the rows' fingerprint goes beside `path`."""
+
+    @classmethod
+    def load(cls, path: Path, rows: StoredRows) -> Self:
+        """Open what `save` wrote, for the same rows.
+
+        Raises:
+            IndexNotFoundError: nothing was saved at `path`.
+            IndexMismatchError: built from other rows than `rows` now holds.
+            IndexFileError: the file is damaged or of another kind.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexCard:
+    """Which rows an index was built from, as JSON at `<index>.json`. Written last: no card, no index."""
+
+    kind: str
+    normalise: Normalise
+    fingerprint: str
+    n_examples: int
+    n_checkpoints: int
+    d_sketch: int
+    scale: float = 1.0
+    n_bytes: int = 0
+    version: int = _VERSION
+
+    @classmethod
+    def of(
+        cls, rows: StoredRows, *, kind: str, normalise: Normalise, scale: float = 1.0, n_bytes: int = 0
+    ) -> IndexCard:
+        """The card of an index over these rows."""
+        return cls(
+            kind=kind,
+            normalise=normalise,
+            fingerprint=rows.content_fingerprint(),
+            n_examples=rows.n_examples,
+            n_checkpoints=rows.n_checkpoints,
+            d_sketch=rows.d_sketch,
+            scale=scale,
+            n_bytes=n_bytes,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the card of the index at `path`, atomically."""
+        text = json.dumps(asdict(self), indent=1)
+        replace_file(card_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    @classmethod
+    def read(cls, path: Path, rows: StoredRows, *, kind: str) -> IndexCard:
+        """The card of the index at `path`, once it is known to describe `rows`."""
+        card = cls._parse(path, rows)
+        if (card.kind, card.version) != (kind, _VERSION):
+            raise IndexFileError(
+                f"{path} holds an index of kind {card.kind!r}, version {card.version}; expected {kind!r}, "
+                f"version {_VERSION}. Run: gradstore index {rows.path}"
+            )
+        if card.fingerprint != rows.content_fingerprint():
+            raise IndexMismatchError(
+                f"{path} was built from other rows ({card.n_examples} examples, fingerprint {card.fingerprint[:12]}) "
+                f"than {rows.path} now holds ({rows.n_examples} examples, fingerprint "
+                f"{rows.content_fingerprint()[:12]}). Run: gradstore index {rows.path}"
+            )
+        return card
+
+    @classmethod
+    def _parse(cls, path: Path, rows: StoredRows) -> IndexCard:
+        try:
+            fields: dict[str, Any] = json.loads(card_path(path).read_text(encoding="utf-8"))
+            return cls(**fields)
+        except FileNotFoundError:
+            raise IndexNotFoundError(
+                f"{rows.path} has no finished index at {path}. Run: gradstore index {rows.path}"
+            ) from None
+        except (ValueError, TypeError) as error:
+            raise IndexFileError(
+                f"{card_path(path)} is not an index card ({error}). Run: gradstore index {rows.path}"
+            ) from error
+
+
+def card_path(path: Path) -> Path:
+    """Where the card of the index at `path` lies."""
+    return path.with_name(path.name + ".json")
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a temporary file, make it durable, rename it: at `path` stands the old file or the whole new one.
+
+    Raises:
+        IndexFileError: it cannot be written (disk full, no permission); nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # FAISS reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise IndexFileError(
+            f"Could not write {path}: {error}. Free space or choose another path, then retry."
+        ) from error

@@ -1,0 +1,134 @@
+"""Sketcher: evaluates examples with a store's own model, checkpoints, parameters, noise and projection.
+
+The build and every later query go through here, so that a query's sketch can be compared with stored rows.
+
+Why fixed blocks: float32 matrix products round differently for different batch sizes, so a row's bytes would
+depend on `--batch-size`. Rows are therefore always evaluated in blocks of the store's own size, the last one
+padded by repeating its last row; the batch size only says how many rows are read at a time. For the same
+reason torch uses one thread here: more speed comes from more workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from gradstore.gradients import Coverage, GradientEngine, Gradients
+from gradstore.models.checkpoints import Checkpoint, load_checkpoint
+from gradstore.models.registry import task_from_settings, task_settings
+from gradstore.search.rows import QuerySketches
+from gradstore.task import Batch, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class SketchPlan:
+    """Everything that an example's row depends on, besides the example. JSON in the store's manifest."""
+
+    task: Mapping[str, Any]
+    checkpoints: tuple[Checkpoint, ...]
+    parameters: str
+    d_sketch: int
+    seed: int
+    n_draws: int
+    block: int
+    coverage: Coverage
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **{name: getattr(self, name) for name in ("task", "parameters", "d_sketch", "seed", "n_draws", "block")},
+            "checkpoints": [{**asdict(c), "path": str(c.path)} for c in self.checkpoints],
+            "coverage": self.coverage.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SketchPlan:
+        checkpoints = tuple(Checkpoint(**{**c, "path": Path(c["path"])}) for c in data["checkpoints"])
+        return cls(**{**data, "checkpoints": checkpoints, "coverage": Coverage.from_json(data["coverage"])})
+
+
+class Sketcher:
+    """A model on a device, ready to evaluate examples at any checkpoint of a plan."""
+
+    def __init__(self, plan: SketchPlan, folder: Path, device: str = "cpu", task: Task | None = None) -> None:
+        """Build the model; weights are loaded when first asked for.
+
+        Args:
+            folder: relative checkpoint paths start here (the store).
+            task: the task of `plan`, where it is at hand.
+        """
+        self.plan, self._folder, self.device = plan, folder, torch.device(device)
+        self._task = task or task_from_settings(plan.task)
+        self._model = self._task.build().to(self.device)
+        self._loaded: int | None = None
+        self.engine = GradientEngine(
+            self._task,
+            self._model,
+            plan.parameters,
+            d_sketch=plan.d_sketch,
+            seed=plan.seed,
+            n_draws=plan.n_draws,
+            coverage=plan.coverage if plan.coverage.routes else None,
+        )
+
+    def load(self, checkpoint: int) -> None:
+        """Put the weights of a checkpoint into the model."""
+        if self._loaded != checkpoint:
+            found = self.plan.checkpoints[checkpoint]
+            load_checkpoint(self._model, Checkpoint(self._folder / found.path, found.learning_rate, found.sha256))
+            self._loaded = checkpoint
+
+    def gradients(self, checkpoint: int, batch: Batch) -> Gradients:
+        """Evaluate a batch that starts at a block boundary; tensors come back on the CPU."""
+        self.load(checkpoint)
+        with single_thread():
+            parts = [self._block(batch[start : start + self.plan.block]) for start in self._starts(len(batch))]
+        return Gradients(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def queries(self, batch: Batch) -> QuerySketches:
+        """Unit sketches and exact norms of query examples at every checkpoint."""
+        found = [self.gradients(checkpoint, batch) for checkpoint in range(len(self.plan.checkpoints))]
+        sketches = torch.stack([g.sketches for g in found]).numpy()
+        return QuerySketches.from_sketches(sketches, torch.stack([g.sq_norms for g in found]).numpy())
+
+    def latents(self, checkpoint: int, batch: Batch) -> Float[np.ndarray, "example d_latent"]:
+        """Latents of query examples at one checkpoint."""
+        return self.gradients(checkpoint, batch).latents.numpy()
+
+    def _starts(self, n_examples: int) -> Sequence[int]:
+        return range(0, n_examples, self.plan.block)
+
+    def _block(self, rows: Batch) -> tuple[torch.Tensor, ...]:
+        n = len(rows)
+        found = self.engine.run(_padded(rows, self.plan.block).to(self.device))
+        return tuple(t[:n].cpu() for t in (found.sketches, found.sq_norms, found.losses, found.latents))
+
+
+def plan_for(task: Task, **settings: Any) -> SketchPlan:
+    """A plan whose routes are not chosen yet (`Sketcher.engine.prepare` chooses them)."""
+    return SketchPlan(task=task_settings(task), coverage=Coverage(()), **settings)
+
+
+def _padded(rows: Batch, block: int) -> Batch:
+    missing = block - len(rows)
+    if missing == 0:
+        return rows
+    index = torch.cat([torch.arange(len(rows)), torch.full((missing,), len(rows) - 1)])
+    return Batch(rows.inputs[index], None if rows.labels is None else rows.labels[index], rows.keys[index])
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Torch on one thread: sums are then taken in the same order on every machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

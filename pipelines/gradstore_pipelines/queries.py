@@ -1,0 +1,105 @@
+"""Queries from a file, prepared as the store's own examples were."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Shaped
+
+from gradstore.data import open_source
+from gradstore.data.batch import as_inputs
+from gradstore.data.image_file import EXTENSIONS, decode, pixels
+from gradstore.data.image_listing import list_images
+from gradstore.errors import CorruptExampleError, QueryError, SourceNotFoundError
+from gradstore.store import Store
+from gradstore.task import Batch, example_keys
+
+_AT_MOST = 10_000
+
+
+@dataclass(frozen=True)
+class _Rows:
+    values: Shaped[np.ndarray, "query ..."]
+    ids: list[str]
+    label_names: list[str | None]
+    """Name of each query's class, None where it has none."""
+
+
+def open_queries(store: Store, path: Path, labels: Path | None = None) -> tuple[Batch, list[str]]:
+    """All examples of a file or folder as one batch, and their ids.
+
+    A single image, or a folder of them, is resized to the store's shape; array files must have it already.
+
+    Raises:
+        SourceError: the file cannot be read.
+        QueryError: shape, type or classes that the store does not have, or more than 10,000 queries.
+    """
+    if not path.exists():
+        raise SourceNotFoundError(f"No query at '{path}'. Give a file or folder in a format that `build` reads.")
+    shape = tuple(store.manifest.settings["request"]["data"]["example_shape"])
+    is_image = path.is_dir() or path.name.lower().endswith(EXTENSIONS)
+    found = _images(path, shape) if is_image else _arrays(path, labels)
+    _require_like(store, path, found.values)
+    ids = found.ids
+    return Batch(as_inputs(found.values), _classes(store, path, found.label_names), example_keys(ids)), ids
+
+
+def _arrays(path: Path, labels: Path | None) -> _Rows:
+    source = open_source(path, labels=labels)
+    if len(source) > _AT_MOST:
+        raise _too_many(path, len(source))
+    everything, names = slice(0, len(source)), source.label_names
+    classes = source.labels(everything)
+    named: list[str | None] = [None] * len(source) if classes is None or names is None else [names[c] for c in classes]
+    return _Rows(source.rows(everything), source.ids(everything), named)
+
+
+def _images(path: Path, shape: tuple[int, ...]) -> _Rows:
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise QueryError(f"'{path}' is an image and the store's examples have shape {shape}. Give an array file.")
+    names = list_images(path) if path.is_dir() else [path.name]
+    if len(names) > _AT_MOST:
+        raise _too_many(path, len(names))
+    root = path if path.is_dir() else path.parent
+    rows = [_pixels(root / name, (shape[0], shape[1], shape[2])) for name in names]
+    labels = [name.split("/")[0] if "/" in name else None for name in names]
+    return _Rows(np.stack(rows), names, labels)
+
+
+def _pixels(file: Path, shape: tuple[int, int, int]) -> Shaped[np.ndarray, "channel height width"]:
+    try:
+        return pixels(decode(file), shape)
+    except CorruptExampleError as error:
+        raise CorruptExampleError(f"'{file}' cannot be decoded ({error}). Give another image.") from error
+
+
+def _require_like(store: Store, path: Path, values: Shaped[np.ndarray, "query ..."]) -> None:
+    data: dict[str, Any] = store.manifest.settings["request"]["data"]
+    expected, found = tuple(data["example_shape"]), tuple(values.shape[1:])
+    if (found, values.dtype.name) != (expected, data["dtype"]):
+        raise QueryError(
+            f"'{path}' holds {values.dtype.name} examples of shape {found}; those of '{store.path}' are "
+            f"{data['dtype']} of shape {expected}. Give queries prepared as the data were."
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise QueryError(f"'{path}' holds NaN or infinity. Clean the queries first.")
+
+
+def _classes(store: Store, path: Path, names: Sequence[str | None]) -> Int[torch.Tensor, " query"] | None:
+    """Class numbers as the store counts them; None unless store and queries have labels."""
+    known = store.manifest.label_names
+    if known is None or any(name is None for name in names):
+        return None
+    unknown = sorted({str(name) for name in names} - set(known))
+    if unknown:
+        raise QueryError(f"'{path}' has the label {unknown[0]!r}; the store's are {', '.join(known[:10])}.")
+    return torch.tensor([known.index(str(name)) for name in names])
+
+
+def _too_many(path: Path, count: int) -> QueryError:
+    return QueryError(f"'{path}' holds {count:,} examples; at most {_AT_MOST:,} are answered at once. Split it.")

@@ -1,0 +1,84 @@
+"""The sketch stage: examples of one shard at one checkpoint -> one shard of the store.
+
+The stage carries three names; the store's manifest holds everything else, so that a unit is small to send and a
+worker cannot work by other settings than the store's.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gradstore.data import load_batch, reopen
+from gradstore.data.source import ExampleSource
+from gradstore.sketcher import Sketcher, SketchPlan
+from gradstore.store import ShardRows, Store
+from gradstore_pipelines.stage import Unit, UnitRecord
+
+
+@dataclass(frozen=True)
+class SketchStage:
+    """Sketches every example of a store's source at every checkpoint."""
+
+    store: Path
+    batch_size: int
+    device: str
+    name: str = "sketch"
+
+    def units(self) -> Iterator[Unit]:
+        for checkpoint, shard in Store.open(self.store).pending():
+            yield Unit(checkpoint, shard)
+
+    def run_unit(self, unit: Unit, advance: Callable[[int], None] | None = None) -> UnitRecord:
+        opened = _open(self.store, self.device, os.getpid())
+        rows = opened.store.shard_range(unit.shard)
+        opened.store.refresh()
+        if opened.store.is_committed(unit.checkpoint, unit.shard):
+            return UnitRecord(unit, len(rows))
+        shard = _evaluate(opened, unit.checkpoint, rows, self.batch_size, advance or (lambda n: None))
+        opened.store.write_shard(unit.checkpoint, unit.shard, shard, opened.fingerprint)
+        return UnitRecord(unit, len(rows))
+
+
+@dataclass(frozen=True)
+class _Opened:
+    store: Store
+    source: ExampleSource
+    sketcher: Sketcher
+    fingerprint: str
+
+
+@functools.lru_cache(maxsize=1)
+def _open(path: Path, device: str, process: int) -> _Opened:
+    """Once a process: `process` keeps a forked child from using its parent's files."""
+    store = Store.open(path)
+    settings, provenance = store.manifest.settings, store.manifest.provenance
+    sketcher = Sketcher(SketchPlan.from_json(settings["plan"]), path, device)
+    return _Opened(store, reopen(provenance["source"]), sketcher, store.manifest.fingerprint())
+
+
+def _evaluate(
+    opened: _Opened, checkpoint: int, rows: range, batch_size: int, advance: Callable[[int], None]
+) -> ShardRows:
+    """Fill a shard, a batch at a time. Batches are whole blocks, so that batch size never changes a byte."""
+    manifest, block = opened.store.manifest, opened.sketcher.plan.block
+    shard = ShardRows(
+        sketches=np.empty((len(rows), manifest.d_sketch), np.float32),
+        sq_norms=np.empty(len(rows), np.float64),
+        losses=np.empty(len(rows), np.float32),
+        latents=np.empty((len(rows), manifest.d_latent), np.float32),
+    )
+    step = max(1, batch_size // block) * block
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        batch = load_batch(opened.source, slice(part.start, part.stop))
+        found = opened.sketcher.gradients(checkpoint, batch)
+        for name in ("sketches", "sq_norms", "losses", "latents"):
+            getattr(shard, name)[start : start + len(part)] = getattr(found, name).numpy()
+        advance(len(part))
+    return shard

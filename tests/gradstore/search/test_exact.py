@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Float16
+
+from gradstore.errors import QueryError, ShapeError, StoreCorruptError
+from gradstore.search import (
+    Neighbours,
+    Normalise,
+    QuerySketches,
+    exact_both_ends,
+    exact_search,
+    stored_queries,
+)
+from gradstore.testing.index_kit import NORMALISATIONS, MemoryRows, every_score, random_queries, sorted_rows
+
+
+def assert_same(left: Neighbours, right: Neighbours) -> None:
+    np.testing.assert_array_equal(left.indices, right.indices)
+    np.testing.assert_array_equal(left.scores, right.scores)
+
+
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("block_rows", [7, 64, 299])
+def test_blocks_and_shards_of_any_size_give_the_same_bits(block_rows: int, normalise: Normalise) -> None:
+    rows = MemoryRows.random(300, d_sketch=96)
+    queries = random_queries(rows, 6)
+    whole = exact_search(rows, queries, 20, normalise=normalise)
+    split = exact_search(replace(rows, shard_rows=130), queries, 20, normalise=normalise, block_rows=block_rows)
+    assert_same(whole, split)
+
+
+def test_a_batch_larger_than_a_group_gives_what_single_queries_give() -> None:
+    rows = MemoryRows.random(60, n_checkpoints=1, d_sketch=33)
+    queries = random_queries(rows, 300)
+    batch = exact_search(rows, queries, 4)
+    for i in (0, 255, 256, 299):
+        single = exact_search(rows, QuerySketches(queries.unit[:, i : i + 1], queries.norms[:, i : i + 1]), 4)
+        assert_same(single, Neighbours(batch.indices[i : i + 1], batch.scores[i : i + 1]))
+
+
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_both_ends_in_one_pass_are_the_two_searches(normalise: Normalise) -> None:
+    rows = MemoryRows.random(300)
+    queries = stored_queries(rows, np.array([3, 99]))
+    proponents, opponents = exact_both_ends(rows, queries, 9, normalise=normalise, exclude=[3, 99], block_rows=50)
+    for largest, found in ((True, proponents), (False, opponents)):
+        alone = exact_search(rows, queries, 9, largest=largest, normalise=normalise, exclude=[3, 99])
+        assert_same(found, alone)
+
+
+def tie_prone(random: np.random.Generator, *shape: int) -> Float16[np.ndarray, "checkpoint row d_sketch"]:
+    """Eighths between -1 and 1: dot products are exact, and often equal."""
+    return np.asarray(random.integers(-8, 9, shape) / 8, dtype=np.float16)
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(1, 3),
+    st.integers(1, 11),
+    st.booleans(),
+)
+def test_ties_go_to_the_lower_row_within_across_blocks_and_at_the_kth_place(
+    seed: int, n_checkpoints: int, n_examples: int, d_sketch: int, block_rows: int, largest: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    norms = random.integers(0, 3, (n_checkpoints, n_examples)).astype(np.float32)
+    rates = 2.0 ** -np.arange(n_checkpoints)
+    rows = MemoryRows(tie_prone(random, n_checkpoints, n_examples, d_sketch), norms, rates)
+    asked = tie_prone(random, n_checkpoints, 3, d_sketch).astype(np.float32)
+    queries = QuerySketches(asked, np.ones((n_checkpoints, 3), np.float32))
+    k = int(random.integers(1, n_examples + 1))
+    found = exact_search(rows, queries, k, largest=largest, block_rows=block_rows)
+    np.testing.assert_array_equal(found.indices, sorted_rows(every_score(rows, queries), largest=largest)[:, :k])
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_rows_closer_than_float32_can_tell_are_ordered_by_their_true_scores(precision: str) -> None:
+    """Rows differ by one float16 step in one small coordinate: 2^-24 beside a dot product of about 1."""
+    random = np.random.default_rng(0)
+    units = np.tile(random.standard_normal(512) / 16, (1, 400, 1)).astype(np.float16)
+    units[0, :, 0] = random.permutation(400) * 2.0**-24
+    rows = MemoryRows(units, np.ones((1, 400), np.float32), np.ones(1))
+    queries = QuerySketches(units[:, :1].astype(np.float32) + np.float32(2**-6), np.ones((1, 1), np.float32))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        found = exact_search(rows, queries, 30, block_rows=60)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_array_equal(found.indices[0], np.argsort(-units[0, :, 0].astype(float))[:30])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_a_gpu_gives_the_bits_of_the_cpu(normalise: Normalise) -> None:
+    rows = MemoryRows.random(5000, d_sketch=256)
+    queries = random_queries(rows, 17)
+    on_cpu = exact_search(rows, queries, 10, normalise=normalise)
+    assert_same(on_cpu, exact_search(rows, queries, 10, normalise=normalise, device="cuda"))
+
+
+def test_cosine_of_a_row_with_itself_is_one_and_relatif_is_its_root_self_influence() -> None:
+    rows = MemoryRows.random(30, d_sketch=64)
+    queries = stored_queries(rows, np.arange(30))
+    root = np.sqrt(rows.learning_rates @ np.square(rows.exact_norms, dtype=np.float64))
+    cosine = exact_search(rows, queries, 1, normalise="cosine")
+    relatif = exact_search(rows, queries, 30, normalise="relatif")
+    np.testing.assert_array_equal(cosine.indices[:, 0], np.arange(30))
+    np.testing.assert_allclose(cosine.scores[:, 0], 1.0, atol=64 * 2**-11)  # float16 rows
+    own = relatif.scores[relatif.indices == np.arange(30)[:, None]]
+    np.testing.assert_allclose(own, root, rtol=64 * 2**-11)
+
+
+def test_one_huge_row_tops_every_raw_list_and_no_normalised_one() -> None:
+    rows = MemoryRows.random(200)
+    rows.exact_norms[:, 7] *= 1e6
+    queries = random_queries(rows, 20)
+    ends = exact_both_ends(rows, queries, 1)
+    assert all(7 in (top, bottom) for top, bottom in zip(*(end.indices[:, 0] for end in ends), strict=True))
+    relatif = exact_search(rows, queries, 1, normalise="relatif")
+    assert (relatif.indices == 7).mean() < 0.2
+
+
+def test_no_block_is_larger_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, sizes = MemoryRows.random(1000), set()
+    read = MemoryRows.unit_sketches
+
+    def recorded(self: MemoryRows, checkpoint: int, start: int, stop: int) -> Float16[np.ndarray, "row d_sketch"]:
+        sizes.add(stop - start)
+        return read(self, checkpoint, start, stop)
+
+    monkeypatch.setattr(MemoryRows, "unit_sketches", recorded)
+    exact_search(rows, random_queries(rows, 2), 3, block_rows=64)
+    assert max(sizes) == 64
+
+
+def test_no_queries_give_an_empty_answer() -> None:
+    rows = MemoryRows.random(9)
+    found = exact_search(rows, stored_queries(rows, np.array([], dtype=np.int64)), 3)
+    assert (found.indices.shape, found.scores.shape) == ((0, 3), (0, 3))
+
+
+def test_a_store_with_damaged_norms_is_refused() -> None:
+    rows = MemoryRows.random(20)
+    rows.exact_norms[1, 4:6] = np.nan
+    with pytest.raises(StoreCorruptError, match="2 of 20 examples have a gradient norm that is not a finite number"):
+        exact_search(rows, random_queries(rows, 1), 3)
+
+
+def test_bad_questions_are_refused() -> None:
+    rows = MemoryRows.random(20)
+    queries = random_queries(rows, 2)
+    with pytest.raises(QueryError, match="normalise='l2' is unknown; use one of none, cosine, relatif"):
+        exact_search(rows, queries, 3, normalise="l2")  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="exclude names 1 rows for 2 queries"):
+        exact_search(rows, queries, 3, exclude=[1])
+    with pytest.raises(ShapeError, match=r"expected \[checkpoint, query, d_sketch\]"):
+        QuerySketches(queries.unit, queries.norms[:1])
+    with pytest.raises(QueryError, match="NaN or infinity"):
+        QuerySketches(queries.unit * np.float32(np.nan), queries.norms)
