@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 
 from gradstore.data.row_file import RowFile
 from gradstore.data.spool import Packed, Stream
-from gradstore.errors import SourceError
+from gradstore.errors import CorruptExampleError, SourceError
 
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -45,7 +45,7 @@ def read_header(stream: Stream, name: str) -> tuple[tuple[int, ...], bool, np.dt
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2 are still good
             return _READERS[npy.read_magic(stream)](stream)
-    except (ValueError, KeyError) as error:
+    except Exception as error:  # the header is a Python literal: a damaged one makes numpy raise anything
         raise SourceError(
             f"'{name}' does not start as a .npy array does ({error}). Write it with np.save(path, array)."
         ) from error
@@ -67,5 +67,7 @@ def _require_plain_rows(name: str, shape: tuple[int, ...], fortran: bool, dtype:
             f"'{name}' is in Fortran order: the values of a row lie scattered over the file. "
             "Save it again with np.save(path, np.ascontiguousarray(array))."
         )
+    if min(shape, default=0) < 0:
+        raise CorruptExampleError(f"'{name}' claims the shape {list(shape)}: its header is damaged. Write it again.")
     if not shape:
         raise SourceError(f"'{name}' holds a single value; expected one row an example.")

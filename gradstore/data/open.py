@@ -65,7 +65,7 @@ def reopen(description: Mapping[str, Any]) -> ExampleSource:
         case "npy":
             return open_npy(path, labels)
         case "npz":
-            return open_npz(path, labels, check_ids=False)
+            return open_npz(path, labels, verify=False)
         case "idx":
             return open_idx(path, labels, find_labels=False)
         case "images":

@@ -57,7 +57,7 @@ class ExampleSource(Protocol):
         """Sentences for a person: what was chosen for them and what was left out."""
 
 
-def as_indices(index: Rows, length: int) -> Int[np.ndarray, " row"]:
+def as_indices(index: Shaped[np.ndarray, "..."] | slice, length: int) -> Int[np.ndarray, " row"]:
     """Row numbers of a slice or an array.
 
     >>> as_indices(slice(7, 99), 10)

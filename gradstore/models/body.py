@@ -15,7 +15,7 @@ from torch import nn
 
 # A fully connected layer of width 512 on 4,096 values has 2 M weights; beyond that an image is convolved.
 MAX_MLP_VALUES = 4096
-_CHANNELS = (32, 64, 64, 64, 64, 64, 64, 64)
+_FIRST_CHANNELS, _CHANNELS = 32, 64
 _SMALL_SIDE = 8
 
 
@@ -57,13 +57,12 @@ def _dense(d_in: int, d_out: int) -> list[nn.Module]:
 
 
 def _grids(example_shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """[C, H, W] of the image and after every halving, until the longer side is at most 8 or the shorter one is 1."""
-    grids = [(example_shape[0], example_shape[1], example_shape[2])]
-    for channels in _CHANNELS:
-        _, height, width = grids[-1]
-        if max(height, width) <= _SMALL_SIDE or min(height, width) < 2:
-            break
-        grids.append((channels, height // 2, width // 2))
+    """[C, H, W] of the image and after each halving: one at least, until the longer side is 8 or the shorter 1."""
+    channels, height, width = example_shape
+    grids = [(channels, height, width)]
+    while len(grids) == 1 or (max(height, width) > _SMALL_SIDE and min(height, width) > 1):
+        height, width = height // 2, width // 2
+        grids.append((_CHANNELS if len(grids) > 1 else _FIRST_CHANNELS, height, width))
     return grids
 
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from gradstore.errors import TaskError
+
 if TYPE_CHECKING:
     from gradstore.data import DataSummary
 
@@ -38,10 +40,16 @@ class InputScaling(nn.Module):
         return (inputs.to(self.scale.dtype) - self.shift) / self.scale
 
     def fit(self, summary: DataSummary) -> None:
-        """Standardise every feature, unless all the data lies within 0..1; a constant feature is only centred."""
+        """Standardise every feature, unless all the data lies within 0..1; a constant feature is only centred.
+
+        Raises:
+            TaskError: the summary was read from JSON, which does not hold each feature's mean and deviation.
+        """
         if is_unit_range(summary):
             return
-        mean, std = np.asarray(summary.feature_mean), np.asarray(summary.feature_std)
+        mean, std = summary.feature_mean, summary.feature_std
+        if mean is None or std is None:
+            raise TaskError("This summary has no mean and deviation of each feature. Scan the data again to train.")
         scale = np.where(std > _ROUNDING * np.abs(mean), std, 1.0)
         self.shift.copy_(torch.from_numpy(mean).reshape(self.shift.shape))
         self.scale.copy_(torch.from_numpy(scale).reshape(self.scale.shape))

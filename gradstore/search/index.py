@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from gradstore.errors import IndexFileError, IndexMismatchError, IndexNotFoundError
 from gradstore.search.neighbours import Neighbours
@@ -21,7 +21,7 @@ class Index(Protocol):
     """A searchable form of a store's rows. Implementations inherit `gradstore.testing.index_kit.IndexContract`."""
 
     @classmethod
-    def build(cls, rows: StoredRows, normalise: Normalise = "none") -> Self:
+    def build(cls, rows: StoredRows, normalise: Normalise = "none") -> Index:
         """Read all rows once. `normalise` is the reading that `search` gives unless told otherwise."""
 
     def search(
@@ -44,7 +44,7 @@ class Index(Protocol):
         """Write atomically; a card with the rows' fingerprint goes beside `path`."""
 
     @classmethod
-    def load(cls, path: Path, rows: StoredRows) -> Self:
+    def load(cls, path: Path, rows: StoredRows) -> Index:
         """Open what `save` wrote, for the same rows.
 
         Raises:

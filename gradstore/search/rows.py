@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ BLOCK_ROWS = 4096
 BLOCK_BYTES = 1 << 26
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Examples in store order."""
 
@@ -35,12 +36,14 @@ class Rows(Protocol):
         """(start, stop) in ascending order, covering all examples, at most `rows` long."""
 
 
+@runtime_checkable
 class LatentRows(Rows, Protocol):
     """Examples as points in latent space, one point a checkpoint."""
 
     def latents(self, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_latent"]: ...
 
 
+@runtime_checkable
 class SketchRows(Rows, Protocol):
     """Gradient sketches divided by the exact gradient norm, and those norms."""
 
@@ -57,6 +60,7 @@ class SketchRows(Rows, Protocol):
     def norms(self, checkpoint: int) -> Float32[np.ndarray, " example"]: ...
 
 
+@runtime_checkable
 class StoredRows(SketchRows, Protocol):
     """Rows on disk, with a fingerprint that changes when any row changes."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from gradstore.errors import StoreError, StoreMismatchError
 from gradstore.store import layout
@@ -19,9 +20,6 @@ from gradstore.store.commits import FileHash
 from gradstore.store.examples import write_examples
 from gradstore.store.files import make_folder, write_atomically
 from gradstore.store.manifest import Manifest, differences
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SHOWN = 20
 

@@ -99,11 +99,14 @@ def is_temporary(name: str) -> bool:
 def is_abandoned(file: Path) -> bool:
     """Whether nobody is writing this temporary file any more."""
     match = _TEMP_NAME.fullmatch(file.name)
-    if match is None or not file.exists():
+    if match is None:
         return False
     if match["host"] == _host() and not _is_running(int(match["pid"])):
         return True
-    return time.time() - file.stat().st_mtime > ABANDONED_AFTER_S
+    try:
+        return time.time() - file.stat().st_mtime > ABANDONED_AFTER_S
+    except FileNotFoundError:  # its writer has just finished
+        return False
 
 
 def _temp_name(final: str) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Float16, Float32, Float64, Int
 from numpy.typing import NDArray
 
@@ -36,9 +36,6 @@ from gradstore.store.files import (
 from gradstore.store.layout import LATENTS, LOSSES, NORMS, SKETCHES, ArrayLayout
 from gradstore.store.manifest import Manifest
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 
 class Store:
     """A gradient store on disk. Make one with `create` or `open`; it may be pickled (it is opened again)."""
@@ -50,7 +47,7 @@ class Store:
         self._commits = CommitTable(path, manifest)
 
     @classmethod
-    def create(cls, path: Path | str, manifest: Manifest, examples: Iterable[pa.RecordBatch]) -> Self:
+    def create(cls, path: Path | str, manifest: Manifest, examples: Iterable[pa.RecordBatch]) -> Store:
         """Make a store, or open the one that is there when it was made by the same settings.
 
         Args:
@@ -72,7 +69,7 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str) -> Store:
         """Open a store, complete or not.
 
         Raises:
@@ -253,8 +250,6 @@ class Store:
 
     def examples_at(self, rows: Int[np.ndarray, " row"]) -> pa.Table:
         """id, label (the class's name, null where there is none) and path of scattered examples, in their order."""
-        import pyarrow as pa
-
         table, names = self._examples.take(rows), self.manifest.label_names
         labels = [None if c is None or names is None else names[c] for c in table.column("label").to_pylist()]
         return table.set_column(1, "label", pa.array(labels, pa.string()))

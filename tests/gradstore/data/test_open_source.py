@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,6 @@ def test_reopening_needs_the_files_and_a_known_format(tmp_path: Path) -> None:
 
 def test_reading_data_loads_no_torch() -> None:
     code = "import sys, gradstore.data; print('torch' in sys.modules)"
-    environment = {"PYTHONPATH": ":".join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"

@@ -51,7 +51,7 @@ def test_an_index_of_a_store_is_refused_once_the_store_has_other_rows(
     found = kind.load(store.path / "indexes" / "index", store).search(queries, 1)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(3))
     other = store_of(tmp_path / "other", -GRADIENTS, learning_rates=RATES.tolist(), shard_rows=16)
-    with pytest.raises(IndexMismatchError, match="Run: gradstore index .*other"):
+    with pytest.raises(IndexMismatchError, match=r"Run: gradstore index .*other"):
         kind.load(store.path / "indexes" / "index", other)
 
 

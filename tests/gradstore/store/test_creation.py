@@ -129,9 +129,11 @@ def _create(path: Path) -> Store:
 
 
 def _unreadable() -> Iterator[pa.RecordBatch]:
-    for batch in example_batches(IDS):
-        raise AssertionError(f"the source was read: {batch}")
-        yield batch
+    return map(_refuse, example_batches(IDS))
+
+
+def _refuse(batch: pa.RecordBatch) -> pa.RecordBatch:
+    raise AssertionError(f"the source was read: {batch}")
 
 
 def _bytes_of(store: Store) -> dict[str, bytes]:

@@ -36,6 +36,10 @@ while True:
 """
 
 
+def write(store: Store, checkpoint: int, shard: int) -> None:
+    store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays_for(store)), "kit")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.create(tmp_path / "s", manifest_of(), example_batches(IDS))

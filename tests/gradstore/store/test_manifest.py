@@ -19,7 +19,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(choices=st.dictionaries(st.text(), values), rates=st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_a_manifest_equals_its_file(choices: dict[str, Any], rates: list[float]) -> None:
     manifest = manifest_of(settings=choices, learning_rates=tuple(rates), label_names=("cat", "dög"))
@@ -69,7 +69,7 @@ def test_a_store_without_checkpoints_is_refused() -> None:
         manifest_of(learning_rates=())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(a=st.dictionaries(st.text(max_size=3), values), b=st.dictionaries(st.text(max_size=3), values))
 def test_there_are_differences_exactly_between_unequal_settings(a: dict[str, Any], b: dict[str, Any]) -> None:
     assert (differences(a, b) == []) == (a == b)

@@ -1,0 +1,105 @@
+"""`gradstore`: the library said aloud.
+
+A mistake of the user's is one clear message on stderr and exit status 1 (2 for wrong usage); a bug keeps its
+traceback. Ctrl-C and SIGTERM stop a command the same way, so that a job scheduler's signal loses nothing either.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+import gradstore
+from gradstore.errors import GradstoreError
+from gradstore_cli.build import build
+from gradstore_cli.demo import demo
+from gradstore_cli.index import index
+from gradstore_cli.neighbours import neighbours
+from gradstore_cli.opponents import opponents
+from gradstore_cli.proponents import proponents
+from gradstore_cli.rank_outliers import rank_outliers
+from gradstore_cli.show import show
+from gradstore_cli.status import status
+from gradstore_cli.verify import verify
+
+_INTERRUPTED = "Interrupted. Everything committed is kept: run the same command to go on."
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whatever cleans up after Ctrl-C cleans up after this."""
+
+
+class _Commands(TyperGroup):
+    """Turns errors into a message and an exit status, for every command alike."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a reader that has gone shows here, where typer stays quiet about it
+        except GradstoreError as error:
+            _fail(error)
+        except KeyboardInterrupt as interrupt:
+            typer.echo(_INTERRUPTED, err=True)
+            raise typer.Exit(143 if isinstance(interrupt, Terminated) else 130) from None
+        return result
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (demo, build, rank_outliers, proponents, opponents, neighbours, index, status, show, verify):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the `gradstore` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app(prog_name="gradstore")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gradstore {gradstore.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _gradstore(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Which of my training examples are bad, and which examples does this one
+    rest on?
+
+    Results go to stdout, progress and words to stderr. Every command explains
+    itself: gradstore COMMAND --help.
+
+    Example:
+      gradstore demo
+      gradstore build digits.npz --store digits.store
+      gradstore rank-outliers digits.store
+    """
+
+
+def _fail(error: GradstoreError) -> NoReturn:
+    typer.echo("\n".join([f"Error: {error}", *getattr(error, "__notes__", ())]), err=True)
+    raise typer.Exit(1) from None
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+if __name__ == "__main__":
+    main()

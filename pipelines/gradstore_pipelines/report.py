@@ -1,0 +1,83 @@
+"""The page of a ranking: the most suspicious examples and their neighbours, beside the least suspicious."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gradstore.data import ExampleSource, reopen
+from gradstore.report.page import Card, render_page
+from gradstore.search.latent import nearest_latents
+from gradstore.store import Store
+from gradstore.store.files import write_atomically
+
+_SUSPICIOUS, _ORDINARY, _NEIGHBOURS = 48, 24, 5
+
+
+def write_report(
+    store: Store, table: pa.Table, path: Path, title: str, facts: Mapping[str, str] | None = None
+) -> None:
+    """Write one self-contained HTML file.
+
+    Args:
+        table: a whole ranking, as `GradientStore.rank` gives it.
+        facts: shown at the top beside what the store says of itself.
+
+    Raises:
+        SourceError: the data have gone or changed since the build: there would be no pictures.
+        StoreWriteError: no room.
+    """
+    source = reopen(store.manifest.provenance["source"])
+    n = table.num_rows
+    suspicious = table.slice(0, min(_SUSPICIOUS, n))
+    ordinary = table.slice(max(n - _ORDINARY, suspicious.num_rows))
+    page = render_page(
+        title=title,
+        facts={**_facts(store), **(facts or {})},
+        suspicious=_cards(store, source, suspicious, with_neighbours=True),
+        ordinary=_cards(store, source, ordinary.take(list(range(ordinary.num_rows))[::-1]), with_neighbours=False),
+        scores=table.column("score").to_numpy(),
+    )
+    write_atomically(path, page.encode())
+
+
+def _cards(store: Store, source: ExampleSource, table: pa.Table, *, with_neighbours: bool) -> list[Card]:
+    if not table.num_rows:
+        return []
+    rows = store.row_of(table.column("id").to_pylist())
+    beside = _pictures_beside(store, source, rows) if with_neighbours else [[] for _ in rows]
+    pictures = source.rows(rows)
+    return [
+        Card(picture=picture, neighbours=near, **_words(row))
+        for row, picture, near in zip(table.to_pylist(), pictures, beside, strict=True)
+    ]
+
+
+def _words(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("id", "rank", "score", "percentile", "label", "path", "reason")}
+
+
+def _pictures_beside(store: Store, source: ExampleSource, rows: NDArray[np.int64]) -> list[list[NDArray[Any]]]:
+    """Pictures of each row's nearest neighbours in the last checkpoint's latent space."""
+    last = store.n_checkpoints - 1
+    k = min(_NEIGHBOURS, store.n_examples - 1)
+    found = nearest_latents(store, store.latent_rows(last, rows), k, checkpoint=last, exclude=rows.tolist())
+    return [list(source.rows(near)) for near in found.indices]
+
+
+def _facts(store: Store) -> dict[str, str]:
+    plan = store.manifest.settings["plan"]
+    return {
+        "Data": str(store.manifest.provenance["source"].get("path", "")),
+        "Examples": f"{store.n_examples:,}",
+        "Model": str(plan["task"]["name"]),
+        "Checkpoints": f"{store.n_checkpoints}",
+        "Tracked parameters": f"{plan['parameters']}",
+        "Sketch": f"{store.d_sketch} numbers a gradient",
+        "Store": str(store.path),
+    }
