@@ -131,7 +131,7 @@ def _ids(archive: _Archive, n_examples: int) -> RowFile | None:
 
 
 def _read_through(packed: Packed) -> None:
-    """zipfile compares the checksum when a member has been read to its end."""
+    """Compare the checksum: zipfile does when a member has been read to its end."""
     with packed.open() as stream:
         while stream.read(_COPY_BYTES):
             pass

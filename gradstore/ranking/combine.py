@@ -10,7 +10,7 @@ maximum of the ranks did worse, and no single signal came near its minimum.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from gradstore.errors import QueryError, ShapeError
 
 DEFAULT_COMBINATION = ("joint_leverage", "unit_leverage", "loss")
 """The signals whose tail-sum is the default score: one whitened, one blind to magnitude, one without gradients."""
+
+_SHOWN = 10
 
 
 def tail_sum(signals: Mapping[str, Shaped[np.ndarray, " example"]]) -> Float[np.ndarray, " example"]:
@@ -74,15 +76,15 @@ def percent_text(percent: float) -> str:
     return f"{math.floor(percent * 10**digits + 1e-6) / 10**digits:.{digits}f}"
 
 
-def require_finite(signals: Mapping[str, NDArray[Any]]) -> None:
-    """Refuse NaN and infinity, which have no rank; the message names the rows."""
+def require_finite(signals: Mapping[str, NDArray[Any]], name_of: Callable[[int], str] = "row {}".format) -> None:
+    """Refuse NaN and infinity, which have no rank; the message names the examples by `name_of(row)`."""
     for name, values in signals.items():
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
-            rows = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
+            shown = ", ".join(name_of(int(row)) for row in bad[:_SHOWN]) + (", …" if len(bad) > _SHOWN else "")
             raise QueryError(
-                f"Signal {name!r} is NaN or infinite for {len(bad)} of {len(values)} examples, in rows {rows}; "
-                "a ranking needs finite numbers. Look at these rows in the source, or rank without this signal."
+                f"Signal {name!r} is NaN or infinite for {len(bad)} of {len(values)} examples: {shown}. "
+                "A ranking needs finite numbers. Look at these examples, or rank without this signal."
             )
 
 

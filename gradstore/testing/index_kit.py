@@ -32,9 +32,7 @@ class MemoryRows:
     units: Float16[np.ndarray, "checkpoint example d_sketch"]
     exact_norms: Float32[np.ndarray, "checkpoint example"]
     learning_rates: Float64[np.ndarray, " checkpoint"]
-    points: Float32[np.ndarray, "_ _ d_latent"] = field(
-        default_factory=lambda: np.empty((0, 0, 0), np.float32)
-    )
+    points: Float32[np.ndarray, "_ _ d_latent"] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     shard_rows: int = 1 << 30
     path: Path = Path("memory")
 

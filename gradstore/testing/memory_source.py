@@ -35,7 +35,8 @@ class MemorySource:
         return len(self.examples)
 
     def rows(self, index: Rows) -> Shaped[np.ndarray, "row ..."]:
-        return self.examples[as_indices(index, len(self))]
+        rows: np.ndarray = self.examples[as_indices(index, len(self))]
+        return rows
 
     def labels(self, index: Rows) -> Int[np.ndarray, " row"] | None:
         return None if self.classes is None else self.classes[as_indices(index, len(self))]

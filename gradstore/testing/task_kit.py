@@ -76,9 +76,7 @@ class TaskContract(ABC):
     def test_saved_weights_and_buffers_say_everything_about_a_model(self) -> None:
         model, other = self._model(), self._model(seed=1)
         other.load_state_dict(model.state_dict())
-        torch.testing.assert_close(
-            self._losses(other, self.batch()), self._losses(model, self.batch()), rtol=0, atol=0
-        )
+        torch.testing.assert_close(self._losses(other, self.batch()), self._losses(model, self.batch()), rtol=0, atol=0)
 
     def _model(self, seed: int = 0) -> nn.Module:
         with torch.random.fork_rng(devices=[]):

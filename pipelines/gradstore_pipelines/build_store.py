@@ -28,7 +28,7 @@ from gradstore.models.registry import make_task, task_settings
 from gradstore.models.training import TrainingProgress, TrainingSettings, train
 from gradstore.sketcher import Sketcher, SketchPlan, plan_for
 from gradstore.store import Manifest, Store
-from gradstore.store.creation import require_own_folder
+from gradstore.store.creation import require_own_folder, restore_metadata
 from gradstore.store.files import make_folder, write_atomically
 from gradstore.store.layout import MANIFEST
 from gradstore.store.manifest import differences, json_text
@@ -123,7 +123,7 @@ def _open(settings: BuildSettings, reporter: Reporter) -> ExampleSource:
     source = open_source(
         settings.source, labels=settings.labels, image_size=settings.image_size, on_corrupt=settings.on_corrupt
     )
-    for note in getattr(source, "notes", list)():
+    for note in source.notes():
         reporter.say(note)
     return source
 
@@ -159,7 +159,11 @@ def _claim(store: Path, asked: Mapping[str, Any], prepared: Prepared) -> None:
 
 
 def _existing(path: Path) -> Store | None:
-    return Store.open(path) if (path / MANIFEST).is_file() else None
+    if not (path / MANIFEST).is_file():
+        return None
+    store = Store.open(path)
+    restore_metadata(path, store.manifest)
+    return store
 
 
 def _begin(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> Store:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float64
 
@@ -61,6 +61,7 @@ def test_self_influence_is_the_diagonal_of_the_influence_matrix() -> None:
     np.testing.assert_allclose(self_influence(np.linalg.norm(sketches, axis=2), rates), diagonal, rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
 def test_scaling_the_loss_by_c_scales_self_influence_by_c_squared(seed: int, loss: float, rate: float) -> None:
     random = np.random.default_rng(seed)
@@ -69,6 +70,7 @@ def test_scaling_the_loss_by_c_scales_self_influence_by_c_squared(seed: int, los
     np.testing.assert_allclose(scaled, self_influence(norms, rates) * loss**2 * rate, rtol=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_row_order_and_checkpoint_order_do_not_matter(seed: int) -> None:
     random = np.random.default_rng(seed)

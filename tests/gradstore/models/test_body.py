@@ -15,7 +15,7 @@ from gradstore.models import InputScaling
 from gradstore.models.body import decoder_body, encoder_body, prefers_convolution
 from gradstore.testing.memory_source import MemorySource
 
-sides = st.integers(8, 70)
+sides = st.integers(8, 40)
 
 
 @settings(max_examples=25, deadline=None)

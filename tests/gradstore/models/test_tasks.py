@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import Tensor
 
 from gradstore.errors import MissingLabelsError, TaskError
@@ -18,7 +19,7 @@ from gradstore.testing.task_kit import TaskContract
 from gradstore.testing.toys import batch_of
 
 SMALL = (1, 8, 8)
-LARGE = (3, 45, 38)
+LARGE = (3, 41, 38)
 
 
 def batch(shape: tuple[int, ...], n_examples: int = 3) -> Batch:
@@ -95,7 +96,7 @@ READY_MADE = [
 @pytest.mark.parametrize("task", READY_MADE, ids=str)
 def test_every_parameter_takes_a_rule_of_the_engine(task: Task) -> None:
     engine = GradientEngine(task, task.build(), "all", d_sketch=16, seed=0)
-    coverage = engine.prepare(batch(READY_MADE[READY_MADE.index(task)].example_shape, 2))  # type: ignore[arg-type]
+    coverage = engine.prepare(batch(task.example_shape, 2))  # type: ignore[attr-defined]
     assert {route.how for route in coverage.routes} == {"rule"}
 
 
@@ -110,22 +111,27 @@ def test_the_vae_loss_is_the_negative_elbo() -> None:
     task, examples = VAE(example_shape=SMALL, width=32, beta=0.5), batch(SMALL)
     model = task.build().double()
     noise = Noise(examples.keys, 5)
-    mean, log_variance = model.encoder(examples.inputs.double())  # type: ignore[operator]
+    mean, log_variance = model.encoder(examples.inputs.double())
     latent = mean + torch.exp(log_variance / 2) * noise.normal(16)
-    x, logits = examples.inputs.double().flatten(1), model.decoder(latent).flatten(1)  # type: ignore[operator]
-    expected = -torch.distributions.Bernoulli(logits=logits, validate_args=False).log_prob(x).sum(1)
+    x, p = examples.inputs.double().flatten(1), torch.sigmoid(model.decoder(latent)).flatten(1)
+    expected = -(x * p.log() + (1 - x) * (1 - p).log()).sum(1)
     posterior = torch.distributions.Normal(mean, torch.exp(log_variance / 2))
     prior = torch.distributions.Normal(torch.zeros(16), torch.ones(16))
     expected += 0.5 * torch.distributions.kl_divergence(posterior, prior).sum(1)
     torch.testing.assert_close(task.loss(model, examples, noise), expected, rtol=1e-12, atol=0)
 
 
+def gaussian_losses(inputs: Tensor, means: Tensor) -> Tensor:
+    density = norm.logpdf(inputs.double().numpy(), means.detach().double().numpy(), 1.0)
+    return torch.from_numpy(-np.asarray(density).sum(1))
+
+
 def test_the_gaussian_likelihood_is_a_normalised_density() -> None:
     task = Autoencoder(example_shape=(7,), width=32, likelihood="gaussian", noise_level=0.0)
     model, examples = task.build().double(), batch((7,))
-    density = torch.distributions.Normal(model(examples.inputs), 1.0)
-    expected = -density.log_prob(examples.inputs.double()).sum(1)
-    torch.testing.assert_close(task.loss(model, examples, Noise(examples.keys, 0)), expected, rtol=1e-12, atol=0)
+    expected = gaussian_losses(examples.inputs, model(examples.inputs))
+    losses = task.loss(model, examples, Noise(examples.keys, 0)).detach()
+    torch.testing.assert_close(losses, expected, rtol=1e-12, atol=0)
 
 
 def test_the_kl_is_zero_at_the_prior_and_stays_finite_far_away() -> None:
@@ -136,12 +142,11 @@ def test_the_kl_is_zero_at_the_prior_and_stays_finite_far_away() -> None:
 
 
 def test_the_error_of_the_vae_loss_falls_with_the_root_of_the_draws() -> None:
-    task, examples = VAE(example_shape=SMALL, width=32), batch(SMALL, 8)
-    model = task.build()
-    with torch.no_grad():
-        draws = torch.stack([task.loss(model, examples, Noise(examples.keys, 0, draw)) for draw in range(1024)])
-    few, many = (draws.reshape(-1, m, 8).mean(1).std(0).mean() for m in (4, 64))
-    assert float(few / many) == pytest.approx(4.0, rel=0.35)  # 16 means of 64 draws: their spread is known to 1/5
+    task, one = VAE(example_shape=SMALL, width=32), batch(SMALL, 1)
+    draws = Batch(one.inputs.expand(4096, *SMALL), None, torch.arange(4096))  # another key is another draw
+    losses = task.loss(task.build(), draws, Noise(draws.keys, 0)).detach()
+    few, many = (losses.reshape(-1, m).mean(1).std() for m in (4, 64))
+    assert float(few / many) == pytest.approx(4.0, rel=0.3)  # 64 means of 64 draws: their spread is known to 9 %
 
 
 def corrupted(task: Autoencoder, inputs: Tensor) -> Tensor:
@@ -164,10 +169,9 @@ def test_masking_sets_the_asked_for_share_to_zero_and_leaves_the_rest() -> None:
 def test_the_autoencoder_is_judged_by_the_clean_example() -> None:
     task = Autoencoder(example_shape=(6,), width=8, likelihood="gaussian", noise_level=5.0)
     model, examples = task.build(), batch((6,))
-    torch.nn.init.zeros_(model.decoder[-2].weight)  # type: ignore[index,union-attr,arg-type]
-    outputs = model(examples.inputs)
-    expected = -torch.distributions.Normal(outputs, 1.0).log_prob(examples.inputs).sum(1)
-    torch.testing.assert_close(task.loss(model, examples, Noise(examples.keys, 0)), expected)
+    torch.nn.init.zeros_(model.get_parameter("decoder.4.weight"))  # now the code, and so the noise, has no say
+    expected = gaussian_losses(examples.inputs, model(examples.inputs)).float()
+    torch.testing.assert_close(task.loss(model, examples, Noise(examples.keys, 0)).detach(), expected)
 
 
 def test_the_classifier_loss_is_the_cross_entropy() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float16
 
@@ -18,7 +18,7 @@ from gradstore.search import (
     exact_search,
     stored_queries,
 )
-from gradstore.testing.index_kit import NORMALISATIONS, MemoryRows, every_score, random_queries, sorted_rows
+from gradstore.testing.index_kit import NORMALISATIONS, MemoryRows, every_score, random_queries, sorted_rows, to_unit
 
 
 def assert_same(left: Neighbours, right: Neighbours) -> None:
@@ -60,6 +60,7 @@ def tie_prone(random: np.random.Generator, *shape: int) -> Float16[np.ndarray, "
     return np.asarray(random.integers(-8, 9, shape) / 8, dtype=np.float16)
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 3),
@@ -84,19 +85,34 @@ def test_ties_go_to_the_lower_row_within_across_blocks_and_at_the_kth_place(
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
 def test_rows_closer_than_float32_can_tell_are_ordered_by_their_true_scores(precision: str) -> None:
-    """Rows differ by one float16 step in one small coordinate: 2^-24 beside a dot product of about 1."""
+    """Dot products of two halves that cancel, and a last coordinate that decides by steps of 2^-33."""
     random = np.random.default_rng(0)
-    units = np.tile(random.standard_normal(512) / 16, (1, 400, 1)).astype(np.float16)
-    units[0, :, 0] = random.permutation(400) * 2.0**-24
-    rows = MemoryRows(units, np.ones((1, 400), np.float32), np.ones(1))
-    queries = QuerySketches(units[:, :1].astype(np.float32) + np.float32(2**-6), np.ones((1, 1), np.float32))
+    half, asked = random.standard_normal((400, 256)) / 23, random.standard_normal((1, 256)) / 23
+    steps = random.permutation(400)
+    units = np.hstack([half, half, steps[:, None] * 2.0**-24]).astype(np.float16)
+    rows = MemoryRows(units[None], np.ones((1, 400), np.float32), np.ones(1))
+    unit = np.hstack([asked, -asked, [[2.0**-9]]]).astype(np.float32)
+    queries = QuerySketches(unit[None], np.ones((1, 1), np.float32))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         found = exact_search(rows, queries, 30, block_rows=60)
     finally:
         torch.set_float32_matmul_precision(before)
-    np.testing.assert_array_equal(found.indices[0], np.argsort(-units[0, :, 0].astype(float))[:30])
+    np.testing.assert_array_equal(found.indices[0], np.argsort(-steps)[:30])
+
+
+@pytest.mark.parametrize("n_queries", [1, 2, 3, 9])
+def test_copies_of_a_row_score_the_same_bits_wherever_they_stand(n_queries: int) -> None:
+    """A matrix product sums in other orders for other sizes and at its edges."""
+    random = np.random.default_rng(0)
+    units = np.tile(to_unit(random.standard_normal((1, 1, 999))), (1, 203, 1))
+    rows = MemoryRows(units, np.ones((1, 203), np.float32), np.ones(1))
+    sketches = random.standard_normal((1, n_queries, 999)) * 10.0 ** -random.integers(0, 7, 999)
+    queries = QuerySketches.from_sketches(sketches, np.square(sketches).sum(axis=2))
+    for block_rows in (203, 101, 7):
+        found = exact_search(rows, queries, 200, block_rows=block_rows)
+        np.testing.assert_array_equal(found.indices, np.tile(np.arange(200), (n_queries, 1)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

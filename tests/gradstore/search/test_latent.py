@@ -72,7 +72,7 @@ def test_an_example_may_be_kept_from_finding_itself() -> None:
         assert sorted([row, *indices]) == list(range(50))
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.integers(-8, 8))
 def test_scaling_the_space_scales_distances(seed: int, exponent: int) -> None:
     points, queries = gaussian(40, 3, seed), gaussian(2, 3, seed + 1)
