@@ -182,7 +182,7 @@ class GradientStore:
 
     def _index(self, kind: Kind, normalise: Normalise) -> Index:
         if kind == "exact":
-            return ExactIndex(self.store, normalise)
+            return ExactIndex(self.store, normalise, self.device)
         from gradstore.search.faiss_flat import FaissFlat
 
         return FaissFlat.load(self._index_path(normalise), self.store)

@@ -35,13 +35,13 @@ class TableOutput:
 
     def deliver(self, table: pa.Table, columns: Sequence[str], about: Mapping[str, Any]) -> None:
         """Write the table; on screen only some of its columns. `about` heads the JSON document."""
-        from gradstore.ranking.export import write_table
+        from gradstore.ranking.export import export
 
         if self.path is not None:
-            write_table(table, self.path, self.format)
+            export(table, self.path, self.format)
             self.say_written(table, about)
         elif self.format is not None:
-            write_table(table, sys.stdout.buffer, self.format)
+            export(table, sys.stdout.buffer, self.format)
         else:
             self._print(table, columns, about)
 

@@ -22,13 +22,14 @@ def verify(store: StoreArgument, as_json: JsonOption = False) -> None:
     Example:
       gradstore verify digits.store
     """
-    import gradstore
+    from gradstore.store import Store
+    from gradstore.store import verify as verify_store
     from gradstore_cli.progress import TerminalReporter
     from gradstore_cli.tables import print_json
 
-    opened = gradstore.open(store)
-    with TerminalReporter().task("verify", opened.store.n_committed, "shards") as advance:
-        report = opened.verify(lambda n_checked: advance(1))
+    opened = Store.open(store)
+    with TerminalReporter().task("verify", opened.n_committed, "shards") as advance:
+        report = verify_store(opened, lambda n_checked: advance(1))
     print_json(json.loads(report.to_json())) if as_json else _print(report)
     if not report.ok:
         raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""How well bad examples are found: planted contamination and detection curves."""

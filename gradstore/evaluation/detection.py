@@ -41,7 +41,8 @@ def detection_curve(
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1) + 1
     found = np.cumsum(planted[order])[ends - 1]
     inspected = np.arange(1, len(scores) + 1)
-    return np.interp(inspected, np.append(0, ends), np.append(0, found)) / planted.sum()
+    expected = np.interp(inspected, np.append(0, ends), np.append(0, found))
+    return np.asarray(expected / planted.sum(), dtype=np.float64)
 
 
 def mean_detection(scores: Shaped[np.ndarray, " example"], planted: Bool[np.ndarray, " example"]) -> float:

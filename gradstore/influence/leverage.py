@@ -23,7 +23,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
@@ -169,7 +169,7 @@ def _solved_sq_norms(
 ) -> Float64[np.ndarray, " row"]:
     """|L^-1 r|² of every row; overwrites the rows."""
     solved = solve_triangular(factor, rows.T, lower=True, overwrite_b=True, check_finite=False)
-    return np.square(solved, out=solved).sum(axis=0, dtype=np.float64)
+    return np.asarray(np.square(solved, out=solved).sum(axis=0, dtype=np.float64))
 
 
 def _scaled_to_mean_one(store: SketchRows, checkpoint: int) -> Blocks:

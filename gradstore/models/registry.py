@@ -1,7 +1,8 @@
 """Tasks by name: the ready-made ones, and the user's own; each as JSON that is its identity in a store.
 
-A ready-made task is its name and its fields. A user's task is its name and the hash of its source file, because
-the code is the definition: changed code makes other gradients, and a store must not mix the two.
+A ready-made task is its name and its fields. A user's task is its name and the hash of its source file (and the
+values of one made in code), because the code is the definition: changed code makes other gradients, and a store
+must not mix the two.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def task_settings(task: Task) -> dict[str, Any]:
         if type(task) is kind:  # a subclass is the user's own
             return {"name": name, **_as_json(task)}
     origin = origin_of(task)
-    return {"name": origin.name, "source_sha256": origin.source_sha256}
+    arguments = {"arguments": dict(origin.arguments)} if origin.arguments else {}
+    return {"name": origin.name, "source_sha256": origin.source_sha256, **arguments}
 
 
 def task_from_settings(settings: Mapping[str, Any]) -> Task:
@@ -76,7 +78,7 @@ def task_from_settings(settings: Mapping[str, Any]) -> Task:
         return READY_MADE[name](**{**values, "example_shape": tuple(values["example_shape"])})
     if ":" not in name:
         raise _unknown(name)
-    task = load_task(name)
+    task = load_task(name, settings.get("arguments"))
     _require_unchanged(name, task_settings(task)["source_sha256"], settings.get("source_sha256"))
     return task
 

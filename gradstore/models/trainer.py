@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradstore.data.batch import load_batch
+from gradstore.data.scan import scan
 from gradstore.errors import LossShapeError, TaskError
-from gradstore.models.scaling import InputScaling
+from gradstore.models.scaling import InputScaling, is_unit_range
 from gradstore.models.schedule import Step, derived_seed
 from gradstore.task import Batch, Noise, Task
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 class Trainer:
     """Built from a seed; `learn` takes one step, `state` and `restore` carry it over a kill."""
 
-    def __init__(self, task: Task, summary: DataSummary, settings: TrainingSettings) -> None:
+    def __init__(self, task: Task, source: ExampleSource, summary: DataSummary, settings: TrainingSettings) -> None:
         self._task, self._seed, self._device = task, settings.seed, torch.device(settings.device)
         self._seed_torch("weights", 0)
         self.model = task.build()
-        _fit_scaling(self.model, summary)
+        _fit_scaling(self.model, source, summary)
         self.model.to(self._device).train()
         self._optimizer = _optimizer(self.model, settings)
         self.learning_rate = settings.learning_rate
@@ -40,8 +42,6 @@ class Trainer:
             LossShapeError: the loss is not [B].
             TaskError: the loss is not finite.
         """
-        from gradstore.data import load_batch
-
         batch = load_batch(source, step.rows).to(self._device)
         self._seed_torch("step", step.number)  # dropout and the like draw from torch's own generator
         noise = Noise(batch.keys, derived_seed(self._seed, "noise", step.epoch))
@@ -91,10 +91,12 @@ def per_example_losses(task: Task, model: nn.Module, batch: Batch, noise: Noise)
     )
 
 
-def _fit_scaling(model: nn.Module, summary: DataSummary) -> None:
+def _fit_scaling(model: nn.Module, source: ExampleSource, summary: DataSummary) -> None:
+    """A summary read from JSON has no mean and deviation of each feature: the data is then read once more."""
     for module in model.modules():
         if isinstance(module, InputScaling):
-            module.fit(summary)
+            known = is_unit_range(summary) or summary.feature_mean is not None
+            module.fit(summary if known else scan(source))
 
 
 def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:

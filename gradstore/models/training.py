@@ -118,7 +118,7 @@ def train(
     paths = {step: folder / f"checkpoint-{step:07d}.safetensors" for step in schedule.checkpoint_steps}
     if not all(path.is_file() for path in paths.values()):
         with _reproducible(settings):
-            trainer = Trainer(task, summary, settings)
+            trainer = Trainer(task, source, summary, settings)
             _run(trainer, schedule, source, paths, folder / _STATE, progress)
     (folder / _STATE).unlink(missing_ok=True)
     return find_checkpoints(list(paths.values()))

@@ -12,9 +12,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,17 +25,19 @@ from gradstore.task import Task
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a Task came from: the name a user gave, and the SHA-256 of the source file it was in."""
+    """Where a Task came from: the name a user gave, the SHA-256 of its source file, what its class was called with."""
 
     name: str
     source_sha256: str | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_task(name: str) -> Task:
+def load_task(name: str, arguments: Mapping[str, Any] | None = None) -> Task:
     """The Task that a name leads to: an instance, or a Task subclass or factory, called without arguments.
 
     Args:
         name: `package.module:Object` (the working directory is searched first) or `path/to/file.py:Object`.
+        arguments: what the class was called with, for a Task that was made in code (see `origin_of`).
 
     Raises:
         TaskNotFoundError: no such module, file or object, an object that gives no Task, or code that fails.
@@ -44,19 +46,33 @@ def load_task(name: str) -> Task:
     if not location or not attribute:
         raise TaskNotFoundError(f"{name!r} names no object. Expected module:Object or path/to/file.py:Object.")
     module = _import_file(Path(location)) if location.endswith(".py") else _import_module(location)
-    task = _task_of(_attribute(module, attribute, name), name)
+    task = _task_of(_attribute(module, attribute, name), name, arguments or {})
+    origin = Origin(name, source_sha256(module.__file__), arguments or {})
     # On the instance, so that whoever holds the Task can say what it is; works for frozen dataclasses as well.
-    object.__setattr__(task, "_gradstore_origin", Origin(name, source_sha256(module.__file__)))
+    object.__setattr__(task, "_gradstore_origin", origin)
     return task
 
 
 def origin_of(task: Task) -> Origin:
-    """What `load_task` noted; for a Task made otherwise, its class and that class's source."""
+    """What `load_task` noted; for a Task made in code, its class, that class's source, and its public values.
+
+    The values are what JSON can hold of them: a dataclass's fields, or attributes that carry their argument's name.
+    """
     noted: Origin | None = getattr(task, "_gradstore_origin", None)
     if noted is not None:
         return noted
     kind = type(task)
-    return Origin(f"{kind.__module__}:{kind.__qualname__}", source_sha256(_source_file(kind)))
+    values = {key: _plain(value) for key, value in vars(task).items() if not key.startswith("_") and _is_plain(value)}
+    return Origin(f"{kind.__module__}:{kind.__qualname__}", source_sha256(_source_file(kind)), values)
+
+
+def _is_plain(value: Any) -> bool:
+    parts = value if isinstance(value, tuple | list) else [value]
+    return all(part is None or isinstance(part, str | int | float) for part in parts)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def source_sha256(file: str | None) -> str | None:
@@ -143,8 +159,8 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
     return found
 
 
-def _task_of(found: Any, name: str) -> Task:
-    made = found if isinstance(found, Task) or not callable(found) else _called(found, name)
+def _task_of(found: Any, name: str, arguments: Mapping[str, Any]) -> Task:
+    made = found if isinstance(found, Task) or not callable(found) else _called(found, name, arguments)
     if not isinstance(made, Task):
         how = "is" if made is found else "gave"
         raise TaskNotFoundError(
@@ -154,11 +170,16 @@ def _task_of(found: Any, name: str) -> Task:
     return made
 
 
-def _called(factory: Any, name: str) -> Any:
+def _called(factory: Any, name: str, arguments: Mapping[str, Any]) -> Any:
     try:
-        return factory()
+        return factory(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
     except Exception as error:
+        what = (
+            f"with {', '.join(f'{key}={value!r}' for key, value in arguments.items())}"
+            if arguments
+            else "without arguments"
+        )
         raise TaskNotFoundError(
-            f"Calling {name!r} without arguments raised {type(error).__name__}: {error}. "
+            f"Calling {name!r} {what} raised {type(error).__name__}: {error}. "
             "Give every argument a default, or name a finished object."
         ) from error

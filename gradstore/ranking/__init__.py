@@ -1,0 +1,1 @@
+"""From signals to a ranked list: signals, their combination, reasons in words, export."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import gradstore
-from gradstore.ranking.combine import DEFAULT_SIGNALS
+from gradstore.ranking.rank import COMBINED, signal_names
 from gradstore.ranking.signals import SIGNALS, compute_signals
 from gradstore.store import Store
 from gradstore.store.files import replacing, write_errors
@@ -23,7 +23,7 @@ _FILE = "signals.parquet"
 
 
 def cached_signals(
-    store: Store, names: Sequence[str] | None, by: str = "combined", progress: Callable[[str], None] | None = None
+    store: Store, names: Sequence[str] | None, by: str = COMBINED, progress: Callable[[str], None] | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """[N] values of the named signals (all by default) and of those that `by` needs, computed where missing.
 
@@ -33,8 +33,7 @@ def cached_signals(
         StoreWriteError: no room to keep them.
     """
     store.require_complete()
-    needed = DEFAULT_SIGNALS if by == "combined" else (by,)
-    wanted = list(dict.fromkeys([*(SIGNALS if names is None else names), *needed]))
+    wanted = signal_names(names, by)
     known = _read(store, wanted)
     missing = [name for name in wanted if name not in known]
     if missing:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -82,7 +82,7 @@ def _write_jsonl(table: pa.Table, stream: BinaryIO) -> None:
             stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def _json_values(column: pa.Array) -> list[object]:
+def _json_values(column: pa.Array[Any]) -> list[object]:
     """Python values; float32 through its shortest decimal form, so 41.2 stays 41.2."""
     if column.type != pa.float32():
         return column.to_pylist()

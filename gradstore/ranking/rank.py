@@ -7,13 +7,12 @@ store always gives the same table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from gradstore.errors import QueryError, ShapeError, UnknownSignalError
@@ -99,7 +98,7 @@ def rank_table(store: RankedStore, signals: Mapping[str, Values], by: str = COMB
     scores = _scores(signals, by)
     order = np.argsort(-scores, kind="stable")
     columns = {
-        **{name: column.take(pa.array(order)) for name, column in _identities(store).items()},
+        **{name: column.take(order) for name, column in _identities(store).items()},
         "rank": pa.array(np.arange(1, len(order) + 1)),
         "score": pa.array(scores[order]),
         "percentile": pa.array(percentile(scores)[order]),
@@ -141,22 +140,24 @@ def _require_one_number_an_example(store: RankedStore, signals: Mapping[str, Val
 
 def _identities(store: RankedStore) -> dict[str, pa.ChunkedArray[Any]]:
     """Ids, paths and label names in store order, as Arrow strings: a Python string an example would be far larger."""
-    names = {"id": store.ids, "path": store.paths}
-    columns = {name: pa.chunked_array(_strings(store.n_examples, read)) for name, read in names.items()}
-    return {**columns, "label": pa.chunked_array([_label_names(store)])}
+    return {
+        "id": _strings(store.n_examples, store.ids),
+        "path": _strings(store.n_examples, store.paths),
+        "label": pa.chunked_array([_label_names(store)]),
+    }
 
 
-def _strings(n_examples: int, read: Callable[[int, int], Sequence[str | None]]) -> Iterator[pa.StringArray]:
-    for start in range(0, n_examples, _NAMED_ROWS):
-        yield pa.array(read(start, min(start + _NAMED_ROWS, n_examples)), pa.string())
+def _strings(n_examples: int, read: Callable[[int, int], Sequence[str | None]]) -> pa.ChunkedArray[Any]:
+    starts = range(0, n_examples, _NAMED_ROWS)
+    return pa.chunked_array([pa.array(read(i, min(i + _NAMED_ROWS, n_examples)), pa.string()) for i in starts])
 
 
-def _label_names(store: RankedStore) -> pa.StringArray:
+def _label_names(store: RankedStore) -> pa.Array[Any]:
     """Names where the manifest knows them, numbers otherwise, null without a label."""
     labels, known = store.labels(), store.manifest.label_names
     if labels is None:
         return pa.nulls(store.n_examples, pa.string())
-    numbers = pa.array(labels, mask=labels < 0)
     if known is None or labels.max() >= len(known):
-        return pc.cast(numbers, pa.string())
-    return pa.array(known, pa.string()).take(numbers)
+        return pa.array(labels.astype(str), pa.string(), mask=labels < 0)
+    names = np.array([*known, ""], dtype=object)  # -1, no label, takes the last
+    return pa.array(names[labels], pa.string(), mask=labels < 0)

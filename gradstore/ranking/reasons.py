@@ -59,5 +59,5 @@ def _sentence(signals: list[Signal], columns: list[int], values: list[float], pe
     loud = [column for column in columns if percentiles[column] >= STANDS_OUT]
     if loud:
         return "; ".join(signals[column].reason(values[column], percentiles[column]) for column in loud)
-    first = columns[0]
-    return f"nothing stands out: its highest signal is {signals[first].title}, above {percent_text(percentiles[first])} % of examples"
+    title, above = signals[columns[0]].title, percent_text(percentiles[columns[0]])
+    return f"nothing stands out: its highest signal is {title}, above {above} % of examples"

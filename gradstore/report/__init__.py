@@ -1,0 +1,1 @@
+"""One HTML page that a person looks at."""

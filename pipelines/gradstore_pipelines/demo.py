@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import gradstore
 from gradstore.evaluation.detection import found_in_first, roc_auc
 from gradstore.evaluation.planting import plant
-from gradstore.ranking.export import write_table
+from gradstore.ranking.export import export
 from gradstore.ranking.signals import SIGNALS
 from gradstore.store.files import make_folder
 from gradstore_pipelines.build_store import build
@@ -82,8 +82,8 @@ def run_demo(folder: Path, reporter: Reporter | None = None, seed: int = 0) -> D
     with reporter.task("rank", len(SIGNALS), "signals") as advance:
         table = opened.rank(progress=lambda name: advance(1))
     files = {name: folder / f"suspicious.{name}" for name in ("parquet", "csv", "html")}
-    write_table(table, files["parquet"])
-    write_table(table, files["csv"])
+    export(table, files["parquet"])
+    export(table, files["csv"])
     planted = kinds[opened.store.row_of(table.column("id").to_pylist())]
     n_planted = int((planted != "").sum())
     write_report(opened.store, table, files["html"], "gradstore demo: digits with planted errors", _truth(kinds))

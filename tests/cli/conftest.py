@@ -35,11 +35,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def store(gradstore: Gradstore, folder: Path) -> Path:
+def small_build(folder: Path) -> tuple[object, ...]:
+    """The command that makes `store`, but for --store."""
+    small = ("--epochs", 2, "--n-checkpoints", 2, "--sketch-dim", 64, "--device", "cpu")
+    return ("build", folder / "digits.npz", *small)
+
+
+@pytest.fixture(scope="session")
+def store(gradstore: Gradstore, folder: Path, small_build: tuple[object, ...]) -> Path:
     """A small finished store. Tests read it, or work on a copy."""
-    built = gradstore("build", folder / "digits.npz", "--store", folder / "small.store", *SMALL)
+    built = gradstore(*small_build, "--store", folder / "small.store")
     assert built.exit_code == 0, built.stderr
     return folder / "small.store"
-
-
-SMALL = ("--epochs", 2, "--n-checkpoints", 2, "--sketch-dim", 64, "--device", "cpu")

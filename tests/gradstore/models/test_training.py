@@ -152,6 +152,13 @@ def test_the_callers_threads_and_generator_come_back(tmp_path: Path) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_a_summary_kept_as_json_trains_the_same(tmp_path: Path) -> None:
+    summary = scan(TABLE)
+    kept = type(summary).from_json(summary.to_json())
+    first = train(Regression(), TABLE, summary, tmp_path / "a", settings=SETTINGS)
+    assert hashes(train(Regression(), TABLE, kept, tmp_path / "b", settings=SETTINGS)) == hashes(first)
+
+
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     task = Classifier(example_shape=(3,), n_classes=2, width=16)
     labels = RNG.integers(0, 2, 200)

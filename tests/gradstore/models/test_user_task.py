@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -98,6 +100,34 @@ def test_a_task_made_in_code_is_known_by_its_class(folder: Path) -> None:
     name = f"{module(folder)}:Mine"
     task = type(load_task(name))()
     assert task_settings(task) == task_settings(load_task(name))
+
+
+MADE_IN_CODE = """
+from dataclasses import dataclass
+from {module} import Mine
+
+@dataclass(frozen=True)
+class Fields(Mine):
+    sizes: tuple[int, ...] = (1, 2)
+
+class Attributes(Mine):
+    def __init__(self, beta):
+        self.beta, self._cache = beta, object()
+"""
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("Fields", {"sizes": (3, 4)}), ("Attributes", {"beta": 0.5})])
+def test_the_values_of_a_task_made_in_code_are_part_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, arguments: dict[str, object]
+) -> None:
+    name = f"made_{module(folder)}"
+    (folder / f"{name}.py").write_text(MADE_IN_CODE.format(module=module(folder)))
+    monkeypatch.syspath_prepend(str(folder))
+    task = getattr(importlib.import_module(name), kind)(**arguments)
+    settings = json.loads(json.dumps(task_settings(task)))
+    again = task_from_settings(settings)
+    assert [vars(again)[key] for key in arguments] == list(arguments.values())
+    assert task_settings(again) == settings != task_settings(load_task(f"{module(folder)}:Mine"))
 
 
 def test_a_task_changed_on_disk_is_refused(folder: Path) -> None:
