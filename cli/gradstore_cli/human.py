@@ -40,6 +40,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
 
 
+def rate(per_second: float, unit: str) -> str:
+    """A speed.
+
+    >>> rate(2995.4, "rows"), rate(0.3124, "signals")
+    ('2,995 rows/s', '0.31 signals/s')
+    """
+    return f"{per_second:,.0f} {unit}/s" if per_second >= 10 else f"{per_second:.2g} {unit}/s"
+
+
 def number(value: float) -> str:
     """A score, to four digits.
 

@@ -99,7 +99,3 @@ def _fail(error: GradstoreError) -> NoReturn:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
-
-
-if __name__ == "__main__":
-    main()

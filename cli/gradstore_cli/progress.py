@@ -65,7 +65,7 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} {task.fields['unit']}/s")
+        return Text("" if speed is None else human.rate(speed, task.fields["unit"]))
 
 
 def _bar(console: Console) -> Progress:
@@ -105,8 +105,8 @@ class _Log:
             self.say(f"{self._so_far(elapsed)}, done in {human.duration(elapsed)}")
 
     def _so_far(self, elapsed: float) -> str:
-        rate = f"{self._rate(elapsed):,.0f} {self.unit}/s"
-        return f"{self.title}: {self._done:,} of {self.total:,} {self.unit}, {rate}"
+        speed = human.rate(self._rate(elapsed), self.unit)
+        return f"{self.title}: {self._done:,} of {self.total:,} {self.unit}, {speed}"
 
     def _rate(self, elapsed: float) -> float:
         return (self._done - self.done_before) / elapsed

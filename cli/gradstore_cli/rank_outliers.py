@@ -45,7 +45,7 @@ def rank_outliers(
         _print_signals(as_json)
     elif store is None:
         raise typer.BadParameter("Give the gradient store to rank.", param_hint="STORE")
-    elif format == "html" or (format is None and output is not None and output.suffix == ".html"):
+    elif format == "html" or (format is None and output is not None and output.suffix in (".html", ".htm")):
         _write_page(store, signal, top, TableOutput(output, "html", as_json))
     else:
         destination = TableOutput(output, format, as_json)

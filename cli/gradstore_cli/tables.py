@@ -36,7 +36,7 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, tit
         table.add_column(column.name, justify=column.justify, overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row))
-    _stdout().print(table)
+    _print_trimmed(table)
 
 
 def print_values(values: Mapping[str, str]) -> None:
@@ -79,6 +79,16 @@ def print_examples(table: pa.Table, columns: Sequence[str]) -> None:
     print_table(headings, zip(*cells, strict=True))
 
 
+def _print_trimmed(table: Table) -> None:
+    console = _stdout()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n"))
+
+
 def _stdout() -> Console:
     console = Console(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=_UNWRAPPED)
@@ -99,21 +109,24 @@ def _cell(text: str) -> Text:
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
 
-def _lines(value: Any, indent: str) -> Iterator[str]:
-    entries = value.items() if isinstance(value, Mapping) else ((f"{i}", entry) for i, entry in enumerate(value))
+def _lines(value: Mapping[str, Any] | list[Any], indent: str) -> Iterator[str]:
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value)
     for name, entry in entries:
-        if entry and isinstance(entry, Mapping | list) and not _is_flat(entry):
+        if _is_nested(entry):
             yield f"{indent}{name}:"
             yield from _lines(entry, indent + "  ")
         else:
-            yield f"{indent}{name}: {_flat(entry)}"
+            yield f"{indent}{name}: {_flat(entry, with_separators=name != 'seed')}"
 
 
-def _is_flat(value: Mapping[str, Any] | list[Any]) -> bool:
-    return isinstance(value, list) and not any(isinstance(entry, Mapping | list) for entry in value)
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(e, Mapping | list) for e in value))
 
 
-def _flat(value: Any) -> str:
+def _flat(value: Any, *, with_separators: bool) -> str:
+    """One value, or a list of them; a seed is an identifier and is shown as it is typed."""
     if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "none" if value is None or value == {} else str(value)
+        return ", ".join(_flat(entry, with_separators=with_separators) for entry in value)
+    if isinstance(value, int) and not isinstance(value, bool) and with_separators:
+        return human.count(value)
+    return "none" if value is None else str(value)

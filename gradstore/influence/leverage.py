@@ -7,40 +7,28 @@ With s the sketch of an example's gradient and C the mean of s s^T over the data
 is self-influence in units of the data set's own spread. A raw gradient norm follows loss and contrast; leverage
 asks how few other examples push the model in this example's direction.
 
-Two passes over the store: the first sums s s^T, the second solves L z = s with the Cholesky factor L of the damped
-matrix and takes |z|². Memory is a few square matrices of the sketch's width and one block of rows.
-
-Precision: a block's s^T s is a float32 product, added up and factorised in float64; the triangular solve is float32.
-The error is about 1e-7 times the condition number, which damping bounds by width / damping; measured on decaying
-spectra it stays below 1e-3 at the default. Checkpoints are scaled to mean norm 1 first, which cancels in the
-result and keeps float32 in range.
+Checkpoints are scaled to mean norm 1 before they are whitened, which cancels in the result (damping is relative) and
+keeps float32 in range. What is streamed here is rows; `gradstore.influence.whitening` does the arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
-from gradstore.errors import QueryError
+from gradstore.influence.whitening import DAMPING, Blocks, whitened_sq_norms
 from gradstore.sketch.counter import hash_words, key_of
 
-DAMPING = 1e-3
-"""Relative to the mean diagonal of C."""
-
 JOINT_WIDTH = 6144
-"""Widest joint sketch that is whitened as it is. Why so wide: see `joint_leverage`."""
+"""Widest joint sketch that is whitened as it is: 0.3 GB a matrix. Wider ones are folded; see `joint_leverage`."""
 
 _FOLD_SEED = key_of("gradstore joint leverage")
 _BLOCK_BYTES = 1 << 26
-
-Blocks = Callable[[], Iterator[Float32[np.ndarray, "row width"]]]
-"""Rows in store order, a block at a time; opened once for each pass."""
 
 
 class SketchRows(Protocol):
@@ -83,7 +71,7 @@ def leverage(store: SketchRows, *, damping: float = DAMPING) -> Float64[np.ndarr
     """
     total = np.zeros(store.n_examples)
     for checkpoint in range(store.n_checkpoints):
-        total += whitened_sq_norms(_scaled_to_mean_one(store, checkpoint), store.d_sketch, damping)
+        total += whitened_sq_norms(_scaled_to_mean_one(store, checkpoint), store.n_examples, store.d_sketch, damping)
     return total
 
 
@@ -95,7 +83,7 @@ def unit_leverage(store: SketchRows, *, damping: float = DAMPING) -> Float64[np.
     """
     total = np.zeros(store.n_examples)
     for checkpoint in range(store.n_checkpoints):
-        total += whitened_sq_norms(_directions(store, checkpoint), store.d_sketch, damping)
+        total += whitened_sq_norms(_directions(store, checkpoint), store.n_examples, store.d_sketch, damping)
     return total
 
 
@@ -104,7 +92,10 @@ def joint_leverage(
 ) -> Float64[np.ndarray, " example"]:
     """Leverage of all checkpoints' sketches side by side, each checkpoint scaled to mean norm 1.
 
-    Otherwise as `leverage`.
+    Otherwise as `leverage`. Why the whole width: folding loses. Five sketches of 1,024 over eight contaminations
+    of 4,080 examples: mean ROC-AUC .881 as they are, .865 folded to 2,048, .847 to 1,024, .832 to 512 (in the
+    tail-sum with unit leverage and loss: .928, .926, .923, .921). The order is the same where the examples are far
+    fewer than the width.
 
     Args:
         store: as for `leverage`.
@@ -112,64 +103,14 @@ def joint_leverage(
         joint_width: sketches that are wider side by side are folded to this width, by a signed count sketch.
     """
     width = min(store.n_checkpoints * store.d_sketch, joint_width)
-    return whitened_sq_norms(_side_by_side(store, width), width, damping)
+    return whitened_sq_norms(_side_by_side(store, width), store.n_examples, width, damping)
 
 
-def whitened_sq_norms(blocks: Blocks, width: int, damping: float) -> Float64[np.ndarray, " example"]:
-    """r^T (C + damping · mean(diag C) · I)^-1 r of every row r, with C the mean of r r^T.
-
-    Raises:
-        QueryError: as `leverage`.
-    """
-    second_moment = _second_moment(blocks, width)
-    if not second_moment.any():
-        return np.concatenate([np.zeros(len(rows)) for rows in blocks()])
-    factor = _damped_factor(second_moment, damping)
-    return np.concatenate([_solved_sq_norms(factor, rows) for rows in blocks()])
-
-
-def _second_moment(blocks: Blocks, width: int) -> Float64[np.ndarray, "width width"]:
-    total, n_rows = np.zeros((width, width)), 0
-    for rows in blocks():
-        total += rows.T @ rows
-        n_rows += len(rows)
-    total /= n_rows
-    return total
-
-
-def _damped_factor(
-    second_moment: Float64[np.ndarray, "width width"], damping: float
-) -> Float32[np.ndarray, "width width"]:
-    """Lower Cholesky factor of the damped matrix; overwrites its argument."""
-    mean_diagonal = float(np.trace(second_moment)) / len(second_moment)
-    if not np.isfinite(mean_diagonal) or damping < 0:
-        raise QueryError(
-            f"Leverage needs finite gradients and damping of at least 0; found a mean squared entry of "
-            f"{mean_diagonal} and damping {damping}. Run gradstore verify on the store, or use damping {DAMPING}."
-        )
-    second_moment[np.diag_indices_from(second_moment)] += damping * mean_diagonal
-    try:
-        factor = cholesky(second_moment, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError as error:
-        raise _singular(damping, len(second_moment)) from error
-    if np.diag(factor).min() ** 2 < np.finfo(np.float32).eps * mean_diagonal:
-        raise _singular(damping, len(second_moment))
-    return factor.astype(np.float32)
-
-
-def _singular(damping: float, width: int) -> QueryError:
-    return QueryError(
-        f"With damping {damping} the covariance of the gradients cannot be inverted: they do not span all {width} "
-        f"dimensions of the sketch. Use damping of 1e-6 or more ({DAMPING} is the default)."
-    )
-
-
-def _solved_sq_norms(
-    factor: Float32[np.ndarray, "width width"], rows: Float32[np.ndarray, "row width"]
-) -> Float64[np.ndarray, " row"]:
-    """|L^-1 r|² of every row; overwrites the rows."""
-    solved = solve_triangular(factor, rows.T, lower=True, overwrite_b=True, check_finite=False)
-    return np.asarray(np.square(solved, out=solved).sum(axis=0, dtype=np.float64))
+def to_length_one(rows: Float32[np.ndarray, "row width"]) -> Float32[np.ndarray, "row width"]:
+    """Rows divided by their own length, a zero row staying zero; overwrites its argument."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    np.divide(rows, lengths, out=rows, where=lengths > 0)
+    return rows
 
 
 def _scaled_to_mean_one(store: SketchRows, checkpoint: int) -> Blocks:
@@ -184,13 +125,11 @@ def _scaled_to_mean_one(store: SketchRows, checkpoint: int) -> Blocks:
 
 
 def _directions(store: SketchRows, checkpoint: int) -> Blocks:
-    """Sketches of one checkpoint divided by their own length; a zero gradient stays zero."""
+    """Sketches of one checkpoint divided by their own length."""
 
     def blocks() -> Iterator[Float32[np.ndarray, "row width"]]:
         for start, stop in _block_ranges(store, store.d_sketch):
-            rows = _unit_rows(store, checkpoint, start, stop)
-            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-            yield np.divide(rows, lengths, out=rows, where=lengths > 0)
+            yield to_length_one(_unit_rows(store, checkpoint, start, stop))
 
     return blocks
 

@@ -49,7 +49,7 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     "Constant through the training; recorded in each checkpoint."
     n_checkpoints: int = 5
-    "Checkpoints, evenly spaced; the last is the end."
+    "Checkpoints, denser early on (see `Schedule.checkpoint_steps`); the last is the end."
     optimizer: Literal["adam", "sgd"] = "adam"
     "adam, or sgd without momentum."
     seed: int = 0
@@ -153,9 +153,13 @@ def _run(
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Write down what is trained here, or make sure that it is the same as before."""
+    """Write down what is trained here, or make sure that it is the same as before.
+
+    A training that failed before anything was saved (a loss of the wrong shape, say) claims nothing: the user
+    corrects the task and runs the same command.
+    """
     file, wanted = folder / _IDENTITY, json.loads(json.dumps(identity))
-    if not file.is_file():
+    if not file.is_file() or not _has_progress(folder):
         write_atomically(file, json.dumps(wanted, indent=2, sort_keys=True).encode())
         return
     found = json.loads(file.read_bytes())
@@ -166,6 +170,10 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
             f"{folder} holds a training with other settings ({pairs}). "
             "Use another folder, ask for the same settings, or delete it."
         )
+
+
+def _has_progress(folder: Path) -> bool:
+    return (folder / _STATE).is_file() or any(folder.glob("checkpoint-*.safetensors"))
 
 
 @contextmanager

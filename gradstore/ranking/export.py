@@ -8,7 +8,6 @@ with the fewest digits that read back as the same float32. A file appears whole 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from gradstore.errors import QueryError, StoreWriteError
+from gradstore.errors import QueryError
+from gradstore.store.files import replacing, write_errors
 
 _JSON_ROWS = 8192
 
@@ -35,7 +35,9 @@ def export(table: pa.Table, destination: Path | str | BinaryIO, format: str | No
     """
     write = _WRITERS[_format_of(destination, format)]
     if isinstance(destination, str | Path):
-        _write_whole(Path(destination), lambda stream: write(table, stream))
+        path = Path(destination)
+        with write_errors(path), replacing(path) as temporary, temporary.open("wb") as stream:
+            write(table, stream)
     else:
         write(table, destination)
 
@@ -50,20 +52,6 @@ def _format_of(destination: Path | str | BinaryIO, format: str | None) -> str:
         where = "" if format is not None else f", the extension of {str(destination)!r},"
         raise QueryError(f"{found!r}{where} is no format that a ranking can be written in. Use one of: {known}.")
     return name
-
-
-def _write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreWriteError(
-            f"Cannot write {str(path)!r}: {error.strerror or error}. "
-            "Give a path in a folder that exists and can be written to, on a disk with room."
-        ) from error
 
 
 def _write_parquet(table: pa.Table, stream: BinaryIO) -> None:

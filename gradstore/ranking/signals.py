@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -20,11 +21,13 @@ from gradstore.influence import leverage
 from gradstore.influence.tracin import self_influence
 from gradstore.ranking.combine import percent_text
 from gradstore.search.latent import knn_distance
-from gradstore.search.side_by_side import unit_blocks, unit_reference
 
 N_NEIGHBOURS = 10
-N_REFERENCE = 8192
-"""Neighbours are sought among this many examples: linear in N, and dense enough to measure how lonely a row is."""
+N_REFERENCE = 1024
+"""Neighbours are sought among this many examples, seeded. Why so few: bad examples often come in kinds, and are
+near each other. As long as a kind has fewer than ten rows in the reference (one percent of the data), its members
+cannot all be one another's neighbours. Measured on eight planted contaminations of two percent, 4,080 examples:
+mean ROC-AUC of the latent distance .73 with 1,024 and .61 with all, of the gradient distance .84 with either."""
 
 _REFERENCE_SEED = 0
 Values = NDArray[np.float64]
@@ -115,39 +118,50 @@ def _self_influence(store: SignalStore) -> Values:
 
 
 def _latent_distance(store: SignalStore) -> Values:
-    """Mean over checkpoints of the mean Euclidean distance to the 10 nearest latents."""
+    """Mean Euclidean distance to the 10 nearest latents, averaged over checkpoints.
+
+    Why not the last checkpoint alone: it detects no better (.73 either way), and may have overfitted.
+    """
     rows, k = _reference(store.n_examples)
-    if k < 1:
-        return np.zeros(store.n_examples)
     total = np.zeros(store.n_examples)
-    for checkpoint in range(store.n_checkpoints):
-        total += knn_distance(_latent_blocks(store, checkpoint), store.latent_rows(checkpoint, rows), k, rows)
+    for checkpoint in range(store.n_checkpoints if k else 0):
+        reference = store.latent_rows(checkpoint, rows)
+        total += knn_distance(_blocks(store, partial(store.latents, checkpoint)), reference, k, rows)
     return total / store.n_checkpoints
 
 
 def _gradient_distance(store: SignalStore) -> Values:
-    """Mean cosine distance to the 10 nearest gradients, a cosine being the mean over checkpoints."""
+    """Mean cosine distance to the 10 nearest gradients, averaged over checkpoints.
+
+    Why each checkpoint has its own neighbours: one set for the mean cosine detects worse (.79 against .84).
+    """
     rows, k = _reference(store.n_examples)
-    if k < 1:
-        return np.zeros(store.n_examples)
-    distances = knn_distance(unit_blocks(store), unit_reference(store, rows), k, rows, metric="cosine")
-    return distances.astype(np.float64)
+    total = np.zeros(store.n_examples)
+    for checkpoint in range(store.n_checkpoints if k else 0):
+        reference = leverage.to_length_one(store.sketch_rows(checkpoint, rows).astype(np.float32))
+        directions = _blocks(store, partial(_directions, store, checkpoint))
+        total += knn_distance(directions, reference, k, rows, metric="cosine")
+    return total / store.n_checkpoints
+
+
+def _directions(store: SignalStore, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_sketch"]:
+    return leverage.to_length_one(store.unit_sketches(checkpoint, start, stop).astype(np.float32))
 
 
 def _reference(n_examples: int) -> tuple[Int[np.ndarray, " reference"], int]:
-    """Whom neighbours are sought among (all, or a seeded choice in store order), and how many are sought."""
+    """Whom neighbours are sought among (all, or a seeded choice in store order), and how many; 0 in a store of one."""
     if n_examples <= N_REFERENCE:
         return np.arange(n_examples), min(N_NEIGHBOURS, n_examples - 1)
     chosen = np.random.default_rng(_REFERENCE_SEED).choice(n_examples, N_REFERENCE, replace=False)
     return np.sort(chosen), N_NEIGHBOURS
 
 
-def _latent_blocks(
-    store: SignalStore, checkpoint: int
-) -> Callable[[], Iterator[tuple[int, Float32[np.ndarray, "row d_latent"]]]]:
-    def blocks() -> Iterator[tuple[int, Float32[np.ndarray, "row d_latent"]]]:
+def _blocks(
+    store: SignalStore, read: Callable[[int, int], Float32[np.ndarray, "row d"]]
+) -> Callable[[], Iterator[tuple[int, Float32[np.ndarray, "row d"]]]]:
+    def blocks() -> Iterator[tuple[int, Float32[np.ndarray, "row d"]]]:
         for start, stop in store.blocks():
-            yield start, store.latents(checkpoint, start, stop)
+            yield start, read(start, stop)
 
     return blocks
 

@@ -123,9 +123,10 @@ class SketchBuffer:
         """Add rank-one gradients left[b] right[b]^T without forming them."""
         hashed = self._projection.hashes[name]
         left, right = (right, left) if hashed.swapped else (left, right)
-        columns = hashed.signs.shape[1]
+        columns, signed = hashed.signs.shape[1], torch.empty_like(right)
         for row, (offset, signs) in enumerate(zip(hashed.offsets, hashed.signs, strict=True)):
-            self._sums[:, offset : offset + columns].addcmul_(right * signs, left[:, row, None])
+            torch.mul(right, signs, out=signed)
+            self._sums[:, offset : offset + columns].addcmul_(signed, left[:, row, None])
 
     def add_rows(
         self, name: str, index: Int[Tensor, "example position"], rows: Float[Tensor, "example position columns"]

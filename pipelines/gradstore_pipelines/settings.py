@@ -45,7 +45,7 @@ class BuildSettings:
     """Numbers kept of each gradient."""
     draws: int = 1
     """Monte Carlo draws that a stochastic loss is averaged over."""
-    epochs: int = 20
+    epochs: int = 15
     """Passes over the data in training."""
     n_checkpoints: int = 5
     """Checkpoints recorded in training."""
@@ -71,11 +71,6 @@ class BuildSettings:
             raise SettingsError(f"--workers is {self.workers}; 0 means this process, N > 0 that many more.")
         if self.shard_rows is not None and (self.shard_rows < BLOCK or self.shard_rows % BLOCK):
             raise SettingsError(f"--shard-rows is {self.shard_rows}; it must be a multiple of {BLOCK}.")
-        if not self.checkpoints and self.n_checkpoints > self.epochs:
-            raise SettingsError(
-                f"--n-checkpoints {self.n_checkpoints} with --epochs {self.epochs}: a checkpoint is recorded at the "
-                "end of an epoch, so ask for at most as many."
-            )
 
     def rows_a_shard(self, n_examples: int) -> int:
         """Shards of 16 MiB, but at least eight of them, so that small data is resumed and shared out too."""

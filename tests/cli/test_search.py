@@ -63,11 +63,13 @@ def test_the_flat_index_answers_as_the_exact_search_does(gradstore: Gradstore, s
     assert [row["score"] for row in flat] == pytest.approx([row["score"] for row in exact], abs=largest / 500)
 
 
-@pytest.mark.parametrize(("command", "words"), zip(COMMANDS, ("lowered", "raised", "nearer"), strict=True))
-def test_the_meaning_of_a_score_goes_to_stderr(gradstore: Gradstore, store: Path, command: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "word"), [("proponents", "lowered"), ("opponents", "raised"), ("neighbours", "nearer")]
+)
+def test_the_meaning_of_a_score_goes_to_stderr(gradstore: Gradstore, store: Path, command: str, word: str) -> None:
     ran = gradstore(command, store, "--id", "digit-0003")
-    assert words in ran.stderr
-    assert words not in ran.stdout
+    assert word in ran.stderr
+    assert word not in ran.stdout
     assert sum("digit-0003" in line for line in ran.stdout.splitlines()) == 10
 
 
@@ -87,9 +89,9 @@ def test_a_question_without_one_clear_query_is_wrong_usage(
 
 
 def test_an_unknown_id_is_an_error_with_a_guess(gradstore: Gradstore, store: Path) -> None:
-    ran = gradstore("proponents", store, "--id", "digit-003")
+    ran = gradstore("proponents", store, "--id", "digit-00033")
     assert (ran.exit_code, ran.stdout) == (1, "")
-    assert "digit-0003" in ran.stderr
+    assert "Close: 'digit-0033'" in ran.stderr
 
 
 def test_more_than_the_store_holds_is_an_error(gradstore: Gradstore, store: Path) -> None:
@@ -102,7 +104,7 @@ def test_a_query_of_another_shape_is_an_error(gradstore: Gradstore, store: Path,
     np.save(tmp_path / "wide.npy", np.zeros((2, 9, 9), np.uint8))
     ran = gradstore("neighbours", store, "--query", tmp_path / "wide.npy")
     assert ran.exit_code == 1
-    assert "(9, 9)" in ran.stderr
+    assert "(1, 9, 9)" in ran.stderr
 
 
 def test_an_image_that_cannot_be_decoded_is_an_error(gradstore: Gradstore, store: Path, tmp_path: Path) -> None:

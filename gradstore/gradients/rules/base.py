@@ -84,6 +84,11 @@ class Emit:
         self._sink.rows(self._names[local], index, rows)
 
 
+def joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    """The calls of a module side by side; one call, the usual case, is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
 def total(parts: Sequence[Tensor]) -> Tensor:
     """Sum over the calls of a module, in calling order."""
     return functools.reduce(torch.add, parts)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradstore.gradients.capture import Call
-from gradstore.gradients.rules.base import Emit, NoRuleError, total
+from gradstore.gradients.rules.base import Emit, NoRuleError, joined, total
 from gradstore.gradients.sink import example_chunks
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -24,7 +24,7 @@ def convolution(module: Convolution, calls: Sequence[Call], emit: Emit) -> None:
         raise NoRuleError("it is called without an axis of examples, or with several rows an example")
     deltas = [emit.per_example(call.grad).flatten(2) for call in calls]
     if emit.wants("bias"):
-        emit.vector("bias", torch.cat(deltas, dim=2).sum(2))
+        emit.vector("bias", joined(deltas, dim=2).sum(2))
     if emit.wants("weight"):
         _weight(module, [_padded(module, emit.per_example(call.input)) for call in calls], deltas, emit)
 

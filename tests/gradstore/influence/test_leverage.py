@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gradstore.errors import QueryError
-from gradstore.influence.leverage import joint_leverage, leverage, unit_leverage, whitened_sq_norms
+from gradstore.influence.leverage import joint_leverage, leverage, unit_leverage
+from gradstore.influence.whitening import whitened_sq_norms
 
 FLOAT16 = 2.0**-11
 """Relative rounding of a stored sketch."""
@@ -26,23 +27,24 @@ class MemoryStore:
 
     @property
     def n_checkpoints(self) -> int:
-        return self.gradients.shape[0]
+        return int(self.gradients.shape[0])
 
     @property
     def n_examples(self) -> int:
-        return self.gradients.shape[1]
+        return int(self.gradients.shape[1])
 
     @property
     def d_sketch(self) -> int:
-        return self.gradients.shape[2]
+        return int(self.gradients.shape[2])
 
     def norms(self, checkpoint: int) -> NDArray[np.float32]:
-        return np.linalg.norm(self.gradients[checkpoint], axis=1).astype(np.float32)
+        return np.asarray(np.linalg.norm(self.gradients[checkpoint], axis=1), dtype=np.float32)
 
     def unit_sketches(self, checkpoint: int, start: int, stop: int) -> NDArray[np.float16]:
         rows = self.gradients[checkpoint, start:stop]
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0).astype(np.float16)
+        unit = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+        return np.asarray(unit, dtype=np.float16)
 
     def blocks(self, rows: int = 4096) -> Iterator[tuple[int, int]]:
         for start in range(0, self.n_examples, min(rows, self.block)):
@@ -65,15 +67,16 @@ def random_store(n: int = 200, k: int = 12, checkpoints: int = 3, seed: int = 0,
 def brute_force(rows: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
     second_moment = rows.T @ rows / len(rows)
     ridge = damping * np.trace(second_moment) / len(second_moment)
-    return np.einsum("nk,kl,nl->n", rows, np.linalg.inv(second_moment + ridge * np.eye(len(second_moment))), rows)
+    inverse = np.linalg.inv(second_moment + ridge * np.eye(len(second_moment)))
+    return np.asarray(np.einsum("nk,kl,nl->n", rows, inverse, rows))
 
 
 def scaled(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows, axis=1).mean()
+    return np.asarray(rows / np.linalg.norm(rows, axis=1).mean())
 
 
 def directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 ALL_KINDS = pytest.mark.parametrize("kind", [leverage, unit_leverage, joint_leverage])
@@ -101,15 +104,16 @@ def test_unit_leverage_is_brute_force_on_directions() -> None:
 
 def test_float32_holds_four_digits_on_a_steep_spectrum_at_the_default_damping() -> None:
     rng = np.random.default_rng(0)
-    rows = (rng.normal(size=(3000, 256)) * np.geomspace(1.0, 1e-4, 256)) @ np.linalg.qr(rng.normal(size=(256, 256)))[0]
-    found = whitened_sq_norms(lambda: iter([rows.astype(np.float32)]), 256, 1e-3)
+    turn = np.linalg.qr(rng.normal(size=(96, 96)))[0]
+    rows = (rng.normal(size=(1000, 96)) * np.geomspace(1.0, 1e-4, 96)) @ turn
+    found = whitened_sq_norms(lambda: iter([rows.astype(np.float32)]), 1000, 96, 1e-3)
     np.testing.assert_allclose(found, brute_force(rows, 1e-3), rtol=1e-4)
 
 
 def test_without_damping_the_mean_leverage_is_the_width() -> None:
-    store = random_store()  # condition number about 1e4, float32: three digits
-    assert leverage(store, damping=0.0).mean() == pytest.approx(3 * 12, rel=1e-3)
-    assert joint_leverage(store, damping=0.0).mean() == pytest.approx(36, rel=1e-3)
+    store = MemoryStore(np.random.default_rng(0).normal(size=(3, 200, 12)))
+    assert leverage(store, damping=0.0).mean() == pytest.approx(3 * 12, rel=1e-5)
+    assert joint_leverage(store, damping=0.0).mean() == pytest.approx(36, rel=1e-5)
 
 
 def test_the_mean_leverage_is_the_effective_dimension() -> None:
@@ -144,7 +148,7 @@ def test_unit_leverage_does_not_see_magnitude() -> None:
 
 
 @ALL_KINDS
-@pytest.mark.parametrize("block", [1, 7, 200])
+@pytest.mark.parametrize("block", [17, 200])
 def test_blocks_of_any_length_give_the_same_leverage(kind: Kind, block: int) -> None:
     store = random_store()
     np.testing.assert_allclose(kind(MemoryStore(store.gradients, block)), kind(store), rtol=1e-3)
@@ -173,6 +177,21 @@ def test_without_any_gradient_all_leverages_are_zero(kind: Kind) -> None:
     assert kind(MemoryStore(np.zeros((2, 5, 4)))).tolist() == [0.0] * 5
 
 
+@pytest.mark.parametrize("n", [1, 3, 5, 6, 11])
+def test_few_examples_are_whitened_as_brute_force_says(n: int) -> None:
+    store = random_store(n=n, k=12)
+    np.testing.assert_allclose(
+        leverage(store), sum(brute_force(store.stored(t), 1e-3) for t in range(3)), rtol=1e-3, atol=1e-6
+    )
+    joint = np.concatenate([scaled(store.stored(t)) for t in range(3)], axis=1)
+    np.testing.assert_allclose(joint_leverage(store), brute_force(joint, 1e-3), rtol=1e-3, atol=1e-6)
+
+
+def test_two_equal_examples_share_their_leverage() -> None:
+    gradients = np.repeat(random_store(n=2, k=12, checkpoints=1).gradients, 2, axis=1)
+    np.testing.assert_allclose(leverage(MemoryStore(gradients), damping=1e-9), 2.0, rtol=1e-4)
+
+
 @ALL_KINDS
 def test_damping_makes_fewer_examples_than_dimensions_work(kind: Kind) -> None:
     scores = kind(random_store(n=5, k=12))
@@ -196,8 +215,8 @@ def test_a_fold_as_wide_as_the_sketches_changes_nothing() -> None:
 
 @pytest.mark.parametrize("width", [30, 24, 7])
 def test_without_damping_a_fold_has_the_mean_leverage_of_its_width(width: int) -> None:
-    scores = joint_leverage(random_store(), joint_width=width, damping=0.0)
-    assert scores.mean() == pytest.approx(width, rel=1e-3)
+    store = MemoryStore(np.random.default_rng(0).normal(size=(3, 200, 12)))
+    assert joint_leverage(store, joint_width=width, damping=0.0).mean() == pytest.approx(width, rel=1e-5)
 
 
 def test_a_fold_still_finds_lone_directions_of_a_low_rank_set() -> None:
@@ -208,9 +227,10 @@ def test_a_fold_still_finds_lone_directions_of_a_low_rank_set() -> None:
     assert set(np.argsort(-scores)[:10]) == set(range(390, 400))
 
 
-def test_no_damping_and_too_few_gradients_is_refused_with_a_damping_to_use() -> None:
-    with pytest.raises(QueryError, match=r"damping 0\.0 .* all 12 dimensions .*\(0\.001 is the default"):
-        leverage(random_store(n=5, k=12), damping=0.0)
+@pytest.mark.parametrize("n", [1, 5, 9])
+def test_no_damping_and_too_few_gradients_is_refused_with_a_damping_to_use(n: int) -> None:
+    with pytest.raises(QueryError, match=r"Use damping of 1e-6 or more \(0\.001 is the default\)"):
+        leverage(random_store(n=n, k=12), damping=0.0)
 
 
 def test_negative_damping_is_refused() -> None:

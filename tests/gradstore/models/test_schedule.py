@@ -1,4 +1,4 @@
-"""The order of training: every example once an epoch, checkpoints evenly spread, and going on from any step."""
+"""The order of training: every example once an epoch, checkpoints denser early on, and going on from any step."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_going_on_from_any_step_gives_the_rest_of_the_whole(schedule: Schedule, 
 
 
 @given(schedules)
-def test_checkpoints_are_evenly_spread_and_end_with_the_training(schedule: Schedule) -> None:
+def test_checkpoints_are_denser_early_on_and_end_with_the_training(schedule: Schedule) -> None:
     steps = schedule.checkpoint_steps
     gaps = np.diff([0, *steps])
     assert len(steps) == schedule.n_checkpoints
     assert steps[-1] == schedule.n_steps
     assert gaps.min() >= 1
-    assert gaps.max() - gaps.min() <= 1
+    assert (np.diff(gaps) >= -1).all()  # ever wider, but for rounding
 
 
 def test_epochs_and_seeds_shuffle_differently() -> None:

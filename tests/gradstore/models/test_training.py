@@ -205,6 +205,12 @@ def test_a_loss_that_returns_a_mean_is_refused(tmp_path: Path) -> None:
         run(tmp_path, Mean(), source=TABLE)
 
 
+def test_a_training_that_saved_nothing_may_be_corrected(tmp_path: Path) -> None:
+    with pytest.raises(LossShapeError):
+        run(tmp_path, Mean(), source=TABLE)
+    assert len(run(tmp_path, Regression(), source=TABLE)) == 3
+
+
 def test_a_diverging_training_says_to_lower_the_learning_rate(tmp_path: Path) -> None:
     settings = replace(SETTINGS, optimizer="sgd", learning_rate=1e6)
     with pytest.raises(TaskError, match=r"loss of example '\d+' is (nan|inf).*lower --learning-rate"):

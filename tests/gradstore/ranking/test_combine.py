@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from gradstore.errors import QueryError, ShapeError
+from gradstore.ranking.combine import percent_text, percentile, tail_sum
+
+Pair = NDArray[np.float64]
+PAIRS = arrays(np.float64, st.tuples(st.just(2), st.integers(1, 40)), elements=st.integers(-50, 50).map(float))
+
+
+def combined(pair: Pair) -> NDArray[np.float64]:
+    return tail_sum({"loss": pair[0], "leverage": pair[1]})
+
+
+def brute_force(pair: Pair) -> list[float]:
+    """Ranks by counting: those below, and half of those that are equal."""
+    n = pair.shape[1]
+    ranks = [[np.sum(row < v) + (np.sum(row == v) + 1) / 2 for v in row] for row in pair]
+    return [float(-np.log(1 - a / (n + 1)) - np.log(1 - b / (n + 1))) for a, b in zip(*ranks, strict=True)]
+
+
+@given(PAIRS)
+def test_the_tail_sum_is_minus_log_of_one_minus_the_average_rank(pair: Pair) -> None:
+    np.testing.assert_allclose(combined(pair), brute_force(pair), rtol=1e-12)
+
+
+@given(PAIRS, st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(pair: Pair, random: np.random.RandomState) -> None:
+    order = list(range(pair.shape[1]))
+    random.shuffle(order)
+    np.testing.assert_array_equal(combined(pair[:, order]), combined(pair)[order])
+
+
+@given(PAIRS)
+def test_an_increasing_transform_of_a_signal_does_not_matter(pair: Pair) -> None:
+    transformed = np.stack([np.exp(pair[0] / 10.0), 3.0 * pair[1] ** 3 - 7.0])
+    np.testing.assert_array_equal(combined(transformed), combined(pair))
+
+
+def test_equal_values_have_equal_scores() -> None:
+    scores = combined(np.zeros((2, 9)))
+    np.testing.assert_allclose(scores, 2 * np.log(2.0))
+
+
+def test_one_extreme_signal_outweighs_two_middling_ones() -> None:
+    rng = np.random.default_rng(0)
+    pair = rng.uniform(size=(2, 1000))
+    pair[:, 0], pair[:, 1] = (2.0, 0.5), (0.9, 0.9)
+    assert combined(pair)[0] > combined(pair)[1]
+
+
+def test_nan_and_infinity_are_refused_by_row() -> None:
+    with pytest.raises(QueryError, match=r"'loss' is NaN or infinite for 2 of 4 examples: row 1, row 3"):
+        tail_sum({"loss": np.array([0.0, np.nan, 1.0, np.inf])})
+
+
+def test_signals_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"loss \(3,\), leverage \(4,\)"):
+        tail_sum({"loss": np.zeros(3), "leverage": np.zeros(4)})
+
+
+def test_no_signal_cannot_be_combined() -> None:
+    with pytest.raises(QueryError, match="at least one signal"):
+        tail_sum({})
+
+
+def test_a_percentile_counts_those_strictly_below() -> None:
+    assert percentile(np.array([5.0, 1.0, 5.0, 3.0])).tolist() == [50.0, 0.0, 50.0, 25.0]
+
+
+@given(st.floats(0.0, 99.9999999))
+def test_a_percentile_in_words_is_never_more_than_it_is(percent: float) -> None:
+    assert float(percent_text(percent)) <= percent + 1e-5
+    assert percent_text(percent) != "100.0"
