@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 
-from gradstore.errors import QueryError
+from gradstore.devices import usable_device
+from gradstore.errors import IndexFileError, QueryError
 from gradstore.ranking.cache import cached_signals
 from gradstore.ranking.rank import rank_table
 from gradstore.search.exact import ExactIndex
@@ -24,6 +25,7 @@ from gradstore.search.rows import QuerySketches, stored_queries
 from gradstore.search.weights import Normalise
 from gradstore.sketcher import Sketcher, SketchPlan
 from gradstore.store import Store, VerifyReport, verify
+from gradstore.store.files import make_folder
 from gradstore.task import Batch, example_keys
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class GradientStore:
     """Questions to a gradient store. `store` gives the rows themselves."""
 
     def __init__(self, store: Store, device: str = "cpu") -> None:
-        self.store, self.device = store, device
+        self.store, self.device = store, usable_device(device)
         self._sketcher: Sketcher | None = None
 
     @property
@@ -130,11 +132,15 @@ class GradientStore:
         self, queries: Queries, k: int = 10, *, checkpoint: int = -1, include_self: bool = False
     ) -> pa.Table:
         """The k nearest examples in the latent space of a checkpoint; scores are importances 1 / (distance + eps)."""
-        checkpoint = range(self.store.n_checkpoints)[checkpoint]
-        if isinstance(rows := self._known_rows(queries), np.ndarray):
-            latents = self.store.latent_rows(checkpoint, rows)
+        known = range(self.store.n_checkpoints)
+        if not -len(known) <= checkpoint < len(known):
+            raise QueryError(f"'{self.store.path}' has checkpoints 0 to {len(known) - 1}, not {checkpoint}.")
+        checkpoint = known[checkpoint]
+        if isinstance(queries, Batch | np.ndarray):
+            latents, rows = self.sketcher.latents(checkpoint, self.as_batch(queries)), None
         else:
-            latents = self.sketcher.latents(checkpoint, self.as_batch(queries))
+            rows = self.store.row_of(queries)
+            latents = self.store.latent_rows(checkpoint, rows)
         exclude = None if rows is None or include_self else rows.tolist()
         found = nearest_latents(self.store, latents, k, checkpoint=checkpoint, exclude=exclude, device=self.device)
         table = self._as_table(queries, found)
@@ -146,9 +152,18 @@ class GradientStore:
 
         self.store.require_complete()
         path = self._index_path(normalise)
-        path.parent.mkdir(exist_ok=True)
-        FaissFlat.build(self.store, normalise).save(path)
+        if not self.has_index(normalise):
+            make_folder(path.parent)
+            FaissFlat.build(self.store, normalise).save(path)
         return path
+
+    def has_index(self, normalise: Normalise = "none") -> bool:
+        """Whether there is a usable index, built from the rows that the store now holds."""
+        try:
+            self._index("flat", normalise)
+        except IndexFileError:
+            return False
+        return True
 
     def verify(self, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Hold every committed byte against the hash in its commit record."""
@@ -172,13 +187,10 @@ class GradientStore:
         return queries
 
     def _sketches(self, queries: Queries) -> tuple[QuerySketches, list[int] | None]:
-        rows = self._known_rows(queries)
-        if rows is None:
-            return self.sketcher.queries(self.as_batch(queries)), None  # type: ignore[arg-type]
+        if isinstance(queries, Batch | np.ndarray):
+            return self.sketcher.queries(self.as_batch(queries)), None
+        rows = self.store.row_of(queries)
         return stored_queries(self.store, rows), rows.tolist()
-
-    def _known_rows(self, queries: Queries) -> Int[np.ndarray, " query"] | None:
-        return None if isinstance(queries, Batch | np.ndarray) else self.store.row_of(queries)
 
     def _index(self, kind: Kind, normalise: Normalise) -> Index:
         if kind == "exact":

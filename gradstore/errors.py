@@ -31,6 +31,7 @@ inherits the builtin that a caller would expect, so `except FileNotFoundError` k
     ├── IndexFileError
     │   ├── IndexNotFoundError (FileNotFoundError)
     │   └── IndexMismatchError (ValueError)      built from other rows than the store now holds
+    ├── DeviceError (ValueError)                 a device that torch does not have here
     ├── WorkerError (RuntimeError)               units of work that failed again and again
     └── MissingExtraError (ImportError)          an optional dependency is not installed
 """
@@ -146,6 +147,10 @@ class IndexNotFoundError(IndexFileError, FileNotFoundError):
 
 class IndexMismatchError(IndexFileError, ValueError):
     """The index was built from other rows than the store now holds."""
+
+
+class DeviceError(GradstoreError, ValueError):
+    """A device that torch does not have here."""
 
 
 class WorkerError(GradstoreError, RuntimeError):

@@ -64,6 +64,7 @@ def show(store: Store) -> dict[str, Any]:
         "parameters": plan["parameters"],
         "tracked_parameters": coverage.n_parameters,
         "coverage": [{"route": r, "tensors": t, "numbers": n} for r, t, n in coverage.summary()],
+        "routes": {r.parameter: f"{r.how}: {r.detail}" for r in coverage.routes},
         "draws": plan["n_draws"],
         "seed": plan["seed"],
         "source": manifest.provenance["source"],

@@ -11,7 +11,7 @@ reason torch uses one thread here: more speed comes from more workers.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,12 +84,21 @@ class Sketcher:
             load_checkpoint(self._model, Checkpoint(self._folder / found.path, found.learning_rate, found.sha256))
             self._loaded = checkpoint
 
-    def gradients(self, checkpoint: int, batch: Batch) -> Gradients:
-        """Evaluate a batch that starts at a block boundary; tensors come back on the CPU."""
+    def blocks(self, checkpoint: int, batch: Batch) -> Iterator[Gradients]:
+        """Evaluate a batch that starts at a block boundary, a block at a time; tensors come back on the CPU."""
         self.load(checkpoint)
-        with single_thread():
-            parts = [self._block(batch[start : start + self.plan.block]) for start in self._starts(len(batch))]
-        return Gradients(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        for start in range(0, len(batch), self.plan.block):
+            rows = batch[start : start + self.plan.block]
+            with single_thread():
+                found = self.engine.run(_padded(rows, self.plan.block).to(self.device))
+            parts = (found.sketches, found.sq_norms, found.losses, found.latents)
+            yield Gradients(*(part[: len(rows)].cpu() for part in parts))
+
+    def gradients(self, checkpoint: int, batch: Batch) -> Gradients:
+        """The blocks of a batch as one."""
+        found = list(self.blocks(checkpoint, batch))
+        columns = ([getattr(g, name) for g in found] for name in ("sketches", "sq_norms", "losses", "latents"))
+        return Gradients(*(torch.cat(column) for column in columns))
 
     def queries(self, batch: Batch) -> QuerySketches:
         """Unit sketches and exact norms of query examples at every checkpoint."""
@@ -100,14 +109,6 @@ class Sketcher:
     def latents(self, checkpoint: int, batch: Batch) -> Float[np.ndarray, "example d_latent"]:
         """Latents of query examples at one checkpoint."""
         return self.gradients(checkpoint, batch).latents.numpy()
-
-    def _starts(self, n_examples: int) -> Sequence[int]:
-        return range(0, n_examples, self.plan.block)
-
-    def _block(self, rows: Batch) -> tuple[torch.Tensor, ...]:
-        n = len(rows)
-        found = self.engine.run(_padded(rows, self.plan.block).to(self.device))
-        return tuple(t[:n].cpu() for t in (found.sketches, found.sq_norms, found.losses, found.latents))
 
 
 def plan_for(task: Task, **settings: Any) -> SketchPlan:

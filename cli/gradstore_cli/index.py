@@ -28,9 +28,11 @@ def index(
     from gradstore_cli.progress import TerminalReporter
     from gradstore_cli.tables import print_json
 
+    opened = gradstore.open(store)
+    done = "Already there:" if opened.has_index(normalise) else "Built"
     with TerminalReporter().steps("Building the index"):
-        path = gradstore.open(store).build_index(normalise)
+        path = opened.build_index(normalise)
     n_bytes = path.stat().st_size
-    typer.echo(f"Built {path} ({human.size(n_bytes)}). Search it with --index flat --normalise {normalise}.", err=True)
+    typer.echo(f"{done} {path} ({human.size(n_bytes)}). Search it with --index flat --normalise {normalise}.", err=True)
     if as_json:
         print_json({"index": str(path), "normalise": normalise, "bytes": n_bytes})

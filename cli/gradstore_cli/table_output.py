@@ -27,6 +27,15 @@ class TableOutput:
     def __post_init__(self) -> None:
         if self.as_json and self.path is None and self.format is not None:
             raise typer.BadParameter("--json and --format both write to stdout. Use one of them, or -o FILE.")
+        if self.path is not None and not self.is_page:
+            from gradstore.ranking.export import format_of
+
+            format_of(self.path, self.format)  # refused now, not when everything has been computed
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the table leaves as an HTML page."""
+        return self.format == "html" or (self.format is None and self.path is not None and self.path.suffix == ".html")
 
     @property
     def is_file(self) -> bool:

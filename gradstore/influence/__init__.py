@@ -1,0 +1,1 @@
+"""Pure influence functions of gradients: TracIn, self-influence, leverage. Arrays or store rows in, arrays out."""

@@ -33,7 +33,7 @@ def export(table: pa.Table, destination: Path | str | BinaryIO, format: str | No
         QueryError: an unknown format or extension; a stream without a format.
         StoreWriteError: the file cannot be written: disk full, no permission, no such folder.
     """
-    write = _WRITERS[_format_of(destination, format)]
+    write = _WRITERS[format_of(destination, format)]
     if isinstance(destination, str | Path):
         path = Path(destination)
         with write_errors(path), replacing(path) as temporary, temporary.open("wb") as stream:
@@ -42,7 +42,8 @@ def export(table: pa.Table, destination: Path | str | BinaryIO, format: str | No
         write(table, destination)
 
 
-def _format_of(destination: Path | str | BinaryIO, format: str | None) -> str:
+def format_of(destination: Path | str | BinaryIO, format: str | None) -> str:
+    """The format's name; QueryError where there is none: ask before a long computation."""
     known = ", ".join(_WRITERS)
     if format is None and not isinstance(destination, str | Path):
         raise QueryError(f"A stream has no extension to tell the format by. Name one of: {known}.")

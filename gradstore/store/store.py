@@ -78,6 +78,11 @@ class Store:
         """
         path = Path(path)
         if not (path / layout.MANIFEST).is_file():
+            if (path / "build").is_dir():
+                raise StoreNotFoundError(
+                    f"The store at '{path}' is still being prepared: its model is in training, or was. "
+                    "Wait for it, or run the same build command to go on."
+                )
             raise StoreNotFoundError(
                 f"No gradient store at '{path}' (no {layout.MANIFEST} in it). "
                 f"Make one with: gradstore build SOURCE --store {path}"

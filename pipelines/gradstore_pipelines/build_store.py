@@ -88,6 +88,7 @@ def build(settings: BuildSettings, reporter: Reporter | None = None) -> BuildRes
 
 def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
     """Open and scan the data, make the task, find given checkpoints: everything that can be refused early."""
+    settings.resolved_device()  # refused before the data are read
     source = _open(settings, reporter)
     summary = _summary(settings.store, source, reporter)
     task = make_task(settings.model, summary, source.example_shape)
@@ -190,8 +191,9 @@ def _train(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> t
         n_checkpoints=settings.n_checkpoints,
         seed=settings.seed,
         device=settings.resolved_device(),
-        **({} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}),
     )
+    if settings.learning_rate is not None:
+        recipe = dataclasses.replace(recipe, learning_rate=settings.learning_rate)
     steps = settings.epochs * -(-len(prepared.source) // settings.train_batch_size)
     with reporter.task("train", steps, "steps") as advance:
         seen = 0
@@ -262,7 +264,7 @@ def _examples(source: ExampleSource) -> Iterator[pa.RecordBatch]:
         rows = slice(start, min(start + _IDS_AT_A_TIME, len(source)))
         n = rows.stop - rows.start
         labels, paths = source.labels(rows), source.paths(rows)
-        columns = {
+        columns: dict[str, pa.Array[Any]] = {
             "id": pa.array(source.ids(rows), pa.string()),
             "label": pa.nulls(n, pa.int32()) if labels is None else pa.array(labels, pa.int32()),
             "path": pa.nulls(n, pa.string()) if paths is None else pa.array(paths, pa.string()),

@@ -75,7 +75,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, seed: int = 0) -> D
     make_folder(folder)
     images, labels, kinds = planted_digits(seed)
     data = folder / "digits.npz"
-    _save_once(data, images=images, labels=labels, ids=_ids(len(images)))
+    _save_once(data, {"images": images, "labels": labels, "ids": _ids(len(images))})
     settings = BuildSettings(source=data, store=folder / "store", epochs=_EPOCHS, seed=seed)
     build(settings, reporter)
     opened = gradstore.open(settings.store)
@@ -84,7 +84,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, seed: int = 0) -> D
     files = {name: folder / f"suspicious.{name}" for name in ("parquet", "csv", "html")}
     export(table, files["parquet"])
     export(table, files["csv"])
-    planted = kinds[opened.store.row_of(table.column("id").to_pylist())]
+    planted = kinds[opened.store.row_of([str(name) for name in table.column("id").to_pylist()])]
     n_planted = int((planted != "").sum())
     write_report(opened.store, table, files["html"], "gradstore demo: digits with planted errors", _truth(kinds))
     return DemoResult(
@@ -143,10 +143,10 @@ def _ids(n: int) -> NDArray[np.str_]:
     return np.array([f"digit-{row:04d}" for row in range(n)])
 
 
-def _save_once(path: Path, **arrays: NDArray[Any]) -> None:
+def _save_once(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Leave a file with the same arrays untouched, so that the build finds its data unchanged."""
     if path.is_file():
         with np.load(path) as saved:
             if all(name in saved and np.array_equal(saved[name], value) for name, value in arrays.items()):
                 return
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)

@@ -19,9 +19,7 @@ from gradstore.store.files import write_atomically
 _SUSPICIOUS, _ORDINARY, _NEIGHBOURS = 48, 24, 5
 
 
-def write_report(
-    store: Store, table: pa.Table, path: Path, title: str, facts: Mapping[str, str] | None = None
-) -> None:
+def write_report(store: Store, table: pa.Table, path: Path, title: str, facts: Mapping[str, str] | None = None) -> None:
     """Write one self-contained HTML file.
 
     Args:
@@ -49,7 +47,7 @@ def write_report(
 def _cards(store: Store, source: ExampleSource, table: pa.Table, *, with_neighbours: bool) -> list[Card]:
     if not table.num_rows:
         return []
-    rows = store.row_of(table.column("id").to_pylist())
+    rows = store.row_of([str(name) for name in table.column("id").to_pylist()])
     beside = _pictures_beside(store, source, rows) if with_neighbours else [[] for _ in rows]
     pictures = source.rows(rows)
     return [

@@ -81,10 +81,10 @@ class BuildSettings:
         return max(BLOCK, -(-min(by_size, by_count) // BLOCK) * BLOCK)
 
     def resolved_device(self) -> str:
-        """`auto` becomes the GPU where torch sees one."""
-        import torch
+        """`auto` becomes the GPU where torch sees one; DeviceError where there is no such device."""
+        from gradstore.devices import usable_device
 
-        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        return usable_device(self.device)
 
     def training(self) -> Mapping[str, Any] | None:
         """The training recipe as JSON, None when weights are given."""

@@ -77,7 +77,7 @@ def contaminated(hosts: dict[str, Images], cell: str, seed: int) -> tuple[Images
     host, kind = CELLS[cell]
     rng = np.random.default_rng([seed, list(CELLS).index(cell)])
     rows = rng.permutation(len(hosts[host]))[: N_CLEAN + N_PLANTED]
-    foreign = hosts[kind] if kind in hosts else None
+    foreign = hosts.get(kind)
     return plant(hosts[host][rows], "foreign" if kind in hosts else kind, N_PLANTED, seed, foreign)
 
 

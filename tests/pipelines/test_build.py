@@ -92,9 +92,7 @@ def run_killed(data: Path, store: Path, seconds: float) -> bool:
     """Start the real command and kill it with SIGKILL after a while; False when it was done before."""
     command = [sys.executable, "-m", "gradstore_cli", "build", str(data), "--store", str(store), "--model", TOY]
     command += ["--epochs", "3", "--n-checkpoints", "2", "--sketch-dim", "32"]
-    process = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -183,7 +181,7 @@ def test_losses_that_break_the_contract_are_refused(
 ) -> None:
     import torch
 
-    from gradstore.models.registry import load_task
+    from gradstore.models.user_task import load_task
 
     task = load_task(bad_task(tmp_path, loss))
     torch.save({"model": task.build().state_dict(), "lr": 0.1}, tmp_path / "weights.pt")

@@ -73,12 +73,12 @@ def _evaluate(
         losses=np.empty(len(rows), np.float32),
         latents=np.empty((len(rows), manifest.d_latent), np.float32),
     )
-    step = max(1, batch_size // block) * block
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        batch = load_batch(opened.source, slice(part.start, part.stop))
-        found = opened.sketcher.gradients(checkpoint, batch)
-        for name in ("sketches", "sq_norms", "losses", "latents"):
-            getattr(shard, name)[start : start + len(part)] = getattr(found, name).numpy()
-        advance(len(part))
+    step, done = max(1, batch_size // block) * block, 0
+    for start in range(rows.start, rows.stop, step):
+        batch = load_batch(opened.source, slice(start, min(start + step, rows.stop)))
+        for found in opened.sketcher.blocks(checkpoint, batch):
+            here = slice(done, done := done + len(found.losses))
+            for name in ("sketches", "sq_norms", "losses", "latents"):
+                getattr(shard, name)[here] = getattr(found, name).numpy()
+        advance(len(batch))
     return shard
