@@ -98,7 +98,7 @@ def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
             "into one sub-folder a class, or use --model vae, which needs none."
         )
     given = find_checkpoints(settings.checkpoints, settings.learning_rate) if settings.checkpoints else []
-    return Prepared(source, summary, task, tuple(given))
+    return Prepared(source, summary, task, tuple(dataclasses.replace(c, path=c.path.absolute()) for c in given))
 
 
 def request(settings: BuildSettings, prepared: Prepared) -> dict[str, Any]:
