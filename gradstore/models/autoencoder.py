@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradstore.errors import TaskError
-from gradstore.models.body import d_features, decoder_body, encoder_body, prefers_convolution
+from gradstore.models.body import decoder_body, encoder_body, prefers_convolution
 from gradstore.models.likelihood import Likelihood, negative_log_likelihood
 from gradstore.models.scaling import InputScaling
 from gradstore.models.shape import check_sizes
@@ -30,8 +30,8 @@ class Autoencoder(Task):
     "Shape of one example; images are channels first: (C, H, W)."
     d_latent: int = 16
     "Size of the latent."
-    width: int = 512
-    "Units of the widest hidden layer."
+    width: int = 256
+    "Units of the hidden layer."
     corruption: Corruption = "gaussian"
     "gaussian adds noise to the scaled inputs, masking sets values to zero."
     noise_level: float = 0.1
@@ -77,7 +77,7 @@ class AutoencoderModel(nn.Module):
         convolutional = prefers_convolution(example_shape)
         body = encoder_body(example_shape, width, convolutional=convolutional)
         self.scaling = InputScaling(example_shape)
-        self.encoder = nn.Sequential(body, nn.Linear(d_features(width), d_latent))
+        self.encoder = nn.Sequential(body, nn.Linear(width, d_latent))
         self.decoder = decoder_body(example_shape, d_latent, width, convolutional=convolutional)
 
     def forward(self, inputs: Tensor) -> Tensor:

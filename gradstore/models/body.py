@@ -4,6 +4,10 @@ Why only Linear and Conv2d: the gradient engine has an exact rule for each, so `
 fast path. A transposed convolution would go through the fallback; nearest upsampling to the encoder's own sizes
 followed by a convolution needs none, leaves no checkerboard, and gives back any height and width without cropping.
 No BatchNorm and no dropout: an example's loss must not depend on its neighbours or on chance.
+
+Why one hidden layer of 256 for flat examples: measured on Fashion-MNIST with 80 planted among 4,000, hidden layers
+of 512 and 256 find planted errors no better (ROC-AUC over four cells .90 against .90) and cost 2.6 times the
+gradient coordinates.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import math
 
 from torch import nn
 
-# A fully connected layer of width 512 on 4,096 values has 2 M weights; beyond that an image is convolved.
+# A fully connected layer of width 256 on 4,096 values has 1 M weights; beyond that an image is convolved.
 MAX_MLP_VALUES = 4096
 _FIRST_CHANNELS, _CHANNELS = 32, 64
 _SMALL_SIDE = 8
@@ -29,27 +33,19 @@ def prefers_convolution(example_shape: tuple[int, ...]) -> bool:
     return is_image(example_shape) and math.prod(example_shape) > MAX_MLP_VALUES
 
 
-def d_features(width: int) -> int:
-    """How many features an encoder body gives, and a decoder body starts from."""
-    return max(width // 2, 1)
-
-
 def encoder_body(example_shape: tuple[int, ...], width: int, *, convolutional: bool) -> nn.Sequential:
-    """[B, *example_shape] -> [B, d_features(width)], ending in a ReLU."""
+    """[B, *example_shape] -> [B, width], ending in a ReLU."""
     if convolutional:
-        return nn.Sequential(
-            *_downward(example_shape), nn.Flatten(), *_dense(_d_grid(example_shape), d_features(width))
-        )
-    return nn.Sequential(nn.Flatten(), *_dense(math.prod(example_shape), width), *_dense(width, d_features(width)))
+        return nn.Sequential(*_downward(example_shape), nn.Flatten(), *_dense(_d_grid(example_shape), width))
+    return nn.Sequential(nn.Flatten(), *_dense(math.prod(example_shape), width))
 
 
 def decoder_body(example_shape: tuple[int, ...], d_latent: int, width: int, *, convolutional: bool) -> nn.Sequential:
     """[B, d_latent] -> [B, *example_shape], the encoder's mirror, ending without an activation (logits or means)."""
-    first = _dense(d_latent, d_features(width))
+    first = _dense(d_latent, width)
     if convolutional:
-        return nn.Sequential(*first, *_dense(d_features(width), _d_grid(example_shape)), *_upward(example_shape))
-    last = nn.Linear(width, math.prod(example_shape))
-    return nn.Sequential(*first, *_dense(d_features(width), width), last, nn.Unflatten(1, example_shape))
+        return nn.Sequential(*first, *_dense(width, _d_grid(example_shape)), *_upward(example_shape))
+    return nn.Sequential(*first, nn.Linear(width, math.prod(example_shape)), nn.Unflatten(1, example_shape))
 
 
 def _dense(d_in: int, d_out: int) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradstore.errors import MissingLabelsError
-from gradstore.models.body import d_features, encoder_body, is_image
+from gradstore.models.body import encoder_body, is_image
 from gradstore.models.scaling import InputScaling
 from gradstore.models.shape import check_sizes
 from gradstore.task import Batch, Noise, Task
@@ -29,8 +29,8 @@ class Classifier(Task):
     "Shape of one example; images are channels first: (C, H, W)."
     n_classes: int
     "Number of classes."
-    width: int = 256
-    "Units of the widest hidden layer; the latent has half as many."
+    width: int = 128
+    "Units of the last hidden layer, which is the latent."
 
     def __post_init__(self) -> None:
         check_sizes(self.example_shape, n_classes=self.n_classes, width=self.width)
@@ -59,7 +59,7 @@ class ClassifierModel(nn.Module):
         super().__init__()
         self.scaling = InputScaling(example_shape)
         self.encoder = encoder_body(example_shape, width, convolutional=is_image(example_shape, _MIN_CONVOLVED_SIDE))
-        self.head = nn.Linear(d_features(width), n_classes)
+        self.head = nn.Linear(width, n_classes)
 
     def forward(self, inputs: Tensor) -> Float[Tensor, "example n_classes"]:
         logits: Tensor = self.head(self.encoder(self.scaling(inputs)))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradstore.models.body import d_features, decoder_body, encoder_body, prefers_convolution
+from gradstore.models.body import decoder_body, encoder_body, prefers_convolution
 from gradstore.models.likelihood import Likelihood, negative_log_likelihood
 from gradstore.models.scaling import InputScaling
 from gradstore.models.shape import check_sizes
@@ -34,8 +34,8 @@ class VAE(Task):
     "Shape of one example; images are channels first: (C, H, W)."
     d_latent: int = 16
     "Size of the latent."
-    width: int = 512
-    "Units of the widest hidden layer."
+    width: int = 256
+    "Units of the hidden layer."
     beta: float = 1.0
     "Weight of the KL term; 1 is the evidence lower bound."
     likelihood: Likelihood = "bernoulli"
@@ -89,8 +89,8 @@ class GaussianEncoder(nn.Module):
     def __init__(self, body: nn.Module, width: int, d_latent: int) -> None:
         super().__init__()
         self.body = body
-        self.mean = nn.Linear(d_features(width), d_latent)
-        self.log_variance = nn.Linear(d_features(width), d_latent)
+        self.mean = nn.Linear(width, d_latent)
+        self.log_variance = nn.Linear(width, d_latent)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(inputs)

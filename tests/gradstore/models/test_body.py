@@ -25,14 +25,14 @@ def test_decoding_gives_back_the_shape_of_any_image(
 ) -> None:
     shape = (channels, height, width)
     features = encoder_body(shape, 16, convolutional=convolutional)(torch.zeros(2, *shape))
-    assert features.shape == (2, 8)
+    assert features.shape == (2, 16)
     decoder = decoder_body(shape, 5, 16, convolutional=convolutional)
     assert decoder(torch.zeros(2, 5)).shape == (2, *shape)
 
 
 @pytest.mark.parametrize("shape", [(1,), (30,), (9, 4), (2, 3, 4, 5)])
 def test_an_mlp_takes_any_number_of_axes(shape: tuple[int, ...]) -> None:
-    assert encoder_body(shape, 16, convolutional=False)(torch.zeros(2, *shape)).shape == (2, 8)
+    assert encoder_body(shape, 16, convolutional=False)(torch.zeros(2, *shape)).shape == (2, 16)
     assert decoder_body(shape, 5, 16, convolutional=False)(torch.zeros(2, 5)).shape == (2, *shape)
 
 
@@ -44,7 +44,7 @@ def test_only_large_images_are_convolved() -> None:
 
 
 def test_a_large_image_costs_few_weights() -> None:
-    body = encoder_body((3, 224, 224), 512, convolutional=True)
+    body = encoder_body((3, 224, 224), 256, convolutional=True)
     assert sum(parameter.numel() for parameter in body.parameters()) < 2_000_000
 
 
