@@ -11,6 +11,7 @@ reason torch uses one thread here: more speed comes from more workers.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from gradstore.errors import StoreMismatchError
 from gradstore.gradients import Coverage, GradientEngine, Gradients
 from gradstore.models.checkpoints import Checkpoint, load_checkpoint
 from gradstore.models.registry import task_from_settings, task_settings
@@ -39,18 +41,28 @@ class SketchPlan:
     n_draws: int
     block: int
     coverage: Coverage
+    projections: tuple[Mapping[str, Any], ...] = ()
+    """How each checkpoint's sketches were made, as `CountSketch.describe` says it."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             **{name: getattr(self, name) for name in ("task", "parameters", "d_sketch", "seed", "n_draws", "block")},
             "checkpoints": [{**asdict(c), "path": str(c.path)} for c in self.checkpoints],
             "coverage": self.coverage.to_json(),
+            "projections": [dict(projection) for projection in self.projections],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SketchPlan:
         checkpoints = tuple(Checkpoint(**{**c, "path": Path(c["path"])}) for c in data["checkpoints"])
-        return cls(**{**data, "checkpoints": checkpoints, "coverage": Coverage.from_json(data["coverage"])})
+        return cls(
+            **{
+                **data,
+                "checkpoints": checkpoints,
+                "coverage": Coverage.from_json(data["coverage"]),
+                "projections": tuple(data["projections"]),
+            }
+        )
 
 
 class Sketcher:
@@ -82,7 +94,29 @@ class Sketcher:
         if self._loaded != checkpoint:
             found = self.plan.checkpoints[checkpoint]
             load_checkpoint(self._model, Checkpoint(self._folder / found.path, found.learning_rate, found.sha256))
+            self.engine.use_stream(checkpoint)
+            self._require_same_projection(checkpoint)
             self._loaded = checkpoint
+
+    def planned(self, batch: Batch) -> SketchPlan:
+        """The plan with its routes, chosen and checked on a few examples at the last checkpoint, and projections."""
+        projections = []
+        for checkpoint in range(len(self.plan.checkpoints)):  # weights that do not fit are refused here
+            self.load(checkpoint)
+            projections.append(self.engine.projection.describe())
+        coverage = self.engine.prepare(batch.to(self.device))
+        self.plan = dataclasses.replace(self.plan, coverage=coverage, projections=tuple(projections))
+        return self.plan
+
+    def _require_same_projection(self, checkpoint: int) -> None:
+        if not self.plan.projections:
+            return
+        expected, found = self.plan.projections[checkpoint], self.engine.projection.describe()
+        if expected != found:
+            raise StoreMismatchError(
+                f"The store was made with the projection {dict(expected)}; this version of gradstore makes {found}. "
+                "Their sketches cannot be compared: use the version that made the store, or build a new one."
+            )
 
     def blocks(self, checkpoint: int, batch: Batch) -> Iterator[Gradients]:
         """Evaluate a batch that starts at a block boundary, a block at a time; tensors come back on the CPU."""

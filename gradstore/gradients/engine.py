@@ -69,9 +69,18 @@ class GradientEngine:
         first = next(iter(self.parameters.values()))
         # Norms and sketches of half-precision models are summed in float32.
         self.dtype = first.dtype if first.dtype == torch.float64 else torch.float32
-        shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
-        self.projection = CountSketch(shapes, d_sketch, seed, device=first.device, dtype=self.dtype)
+        self.projection = self._projection(d_sketch, stream=0)
         self.coverage = coverage or self._static_coverage()
+
+    def use_stream(self, stream: int) -> None:
+        """Project by another independent projection of the same seed; a store has one a checkpoint."""
+        if stream != self.projection.stream:
+            self.projection = self._projection(self.projection.d, stream)
+
+    def _projection(self, d_sketch: int, stream: int) -> CountSketch:
+        shapes = {name: tuple(p.shape) for name, p in self.parameters.items()}
+        device = next(iter(self.parameters.values())).device
+        return CountSketch(shapes, d_sketch, self.seed, stream=stream, device=device, dtype=self.dtype)
 
     def run(self, batch: Batch) -> Gradients:
         """Sketches, exact squared norms, losses and latents of a batch (on the model's device)."""

@@ -2,8 +2,12 @@
 
 A parameter is read as a matrix (`matrix_shape`). Its coordinate (r, c) lands on `(offset[r] + c) mod d` with a
 random sign, so a whole matrix row is added to one contiguous window of the sketch: memory traffic of a plain
-sum instead of a scatter. Offsets and signs come from a counter generator keyed by (seed, parameter name,
-coordinate): every code path of a layer, every worker and every machine uses the same hash.
+sum instead of a scatter. Offsets and signs come from a counter generator keyed by (seed, stream, parameter
+name, coordinate): every code path of a layer, every worker and every machine uses the same hash.
+
+Why there are streams: inner products at different checkpoints are summed, and with a projection of its own for
+each checkpoint their errors average out instead of adding up (measured on a VAE of digits, two checkpoints:
+Pearson .984 to .990 with exact influence).
 
 Why layers are summed and not given shares of d: measured, it is as good as the optimal shares and needs no
 norms beforehand. Inner products are unbiased and their variance is at most that of an ordinary count sketch,
@@ -59,12 +63,13 @@ class CountSketch:
         d: int,
         seed: int,
         *,
+        stream: int = 0,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if d < 1:
             raise ShapeError(f"A sketch of {d} dimensions holds nothing; --sketch-dim must be at least 1.")
-        self.d, self.seed, self.device, self.dtype = d, seed, device, dtype
+        self.d, self.seed, self.stream, self.device, self.dtype = d, seed, stream, device, dtype
         self.hashes = {name: self._hash(name, shape) for name, shape in shapes.items()}
         self.widest = max(h.signs.shape[1] for h in self.hashes.values())
 
@@ -72,10 +77,10 @@ class CountSketch:
         rows, columns = matrix_shape(shape)
         key = key_of(name)
         coordinates = torch.arange(rows * columns).reshape(rows, columns)
-        signs = 1 - 2 * (hash_words(self.seed, key, _SIGN, coordinates) & 1)
+        signs = 1 - 2 * (hash_words(self.seed, self.stream, key, _SIGN, coordinates) & 1)
         swapped = rows > columns  # fewer, longer windows: the loop over rows below is the cost
         signs = signs.T.contiguous() if swapped else signs
-        offsets = (hash_words(self.seed, key, _OFFSET, torch.arange(len(signs))) >> 1).remainder(self.d)
+        offsets = (hash_words(self.seed, self.stream, key, _OFFSET, torch.arange(len(signs))) >> 1).remainder(self.d)
         return _Hash(signs.to(self.device, self.dtype), offsets.tolist(), swapped)
 
     def buffer(self, n_examples: int) -> SketchBuffer:
@@ -83,8 +88,15 @@ class CountSketch:
         return SketchBuffer(self, n_examples)
 
     def describe(self) -> dict[str, Any]:
-        """JSON that identifies the projection."""
-        return {"name": "row-offset-count-sketch", "version": 1, "d": self.d, "seed": self.seed}
+        """JSON that identifies the projection, with a probe of its bits."""
+        return {
+            "name": "row-offset-count-sketch",
+            "version": 1,
+            "d": self.d,
+            "seed": self.seed,
+            "stream": self.stream,
+            "probe": self.probe(),
+        }
 
     def probe(self) -> str:
         """Fingerprint of signs and offsets: another projection under the same name is noticed."""

@@ -222,14 +222,12 @@ def _plan(
         block=BLOCK,
     )
     sketcher = Sketcher(plan, settings.store, settings.resolved_device(), prepared.task)
-    batch = probe_batch(prepared.source).to(sketcher.device)
-    for checkpoint in range(len(checkpoints)):  # weights that do not fit are refused before anything long
-        sketcher.load(checkpoint)
-    coverage = sketcher.engine.prepare(batch)
-    for route in coverage.routes:
+    batch = probe_batch(prepared.source)
+    planned = sketcher.planned(batch)
+    for route in planned.coverage.routes:
         if route.how != "rule":
             reporter.say(f"{route.parameter} ({route.n_elements:,} numbers) goes by {route.how}: {route.detail}")
-    return dataclasses.replace(plan, coverage=coverage), sketcher.engine.run(batch).latents.shape[1]
+    return planned, sketcher.gradients(len(checkpoints) - 1, batch).latents.shape[1]
 
 
 def probe_batch(source: ExampleSource) -> Batch:

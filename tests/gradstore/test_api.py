@@ -25,7 +25,8 @@ N = 100
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray[Any, Any]:
-    return (load_digits().images[:N] * 15).astype(np.uint8)
+    found: np.ndarray[Any, Any] = (load_digits().images[:N] * 15).astype(np.uint8)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def opened(images: np.ndarray[Any, Any], tmp_path_factory: pytest.TempPathFactor
     """The default VAE on digits, sketches of the default length."""
     folder = tmp_path_factory.mktemp("api")
     np.save(folder / "digits.npy", images)
-    settings = BuildSettings(source=folder / "digits.npy", store=folder / "store", epochs=20, n_checkpoints=2)
+    settings = BuildSettings(source=folder / "digits.npy", store=folder / "store", epochs=20)
     build(settings)
     return gradstore.open(folder / "store")
 
