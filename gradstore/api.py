@@ -80,7 +80,7 @@ class GradientStore:
         signals: Sequence[str] | None = None,
         by: str = "combined",
         top: int | None = None,
-        progress: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> pa.Table:
         """Examples, most suspicious first: id, path, label, rank, score, percentile, every signal, reason.
 
@@ -88,7 +88,7 @@ class GradientStore:
             signals: names of the signals to compute; all by default (they are kept for the next time).
             by: the signal that orders the table, or `combined`.
             top: only so many rows.
-            progress: told the name of each signal as its computation starts.
+            progress: told how many rows have been read, and of how many.
 
         Raises:
             StoreIncompleteError: the build has not finished.

@@ -43,12 +43,13 @@ def rank_outliers(
     """
     if list_signals:
         _print_signals(as_json)
-    elif store is None:
+        return
+    if store is None:
         raise typer.BadParameter("Give the gradient store to rank.", param_hint="STORE")
-    elif format == "html" or (format is None and output is not None and output.suffix in (".html", ".htm")):
-        _write_page(store, signal, top, TableOutput(output, "html", as_json))
+    destination = TableOutput(output, format, as_json)
+    if destination.is_page:
+        _write_page(store, signal, top, destination)
     else:
-        destination = TableOutput(output, format, as_json)
         table = _rank(store, signal, top if top or destination.is_file else _SHOWN)
         destination.deliver(table, _COLUMNS, {"store": str(store), "by": signal})
 
@@ -56,9 +57,10 @@ def rank_outliers(
 def _rank(store: Path, signal: str, top: int | None) -> pa.Table:
     import gradstore
     from gradstore_cli.progress import TerminalReporter
+    from gradstore_pipelines.progress import following
 
-    with TerminalReporter().steps("Computing signals") as step:
-        return gradstore.open(store).rank(by=signal, top=top, progress=step)
+    with following(TerminalReporter(), "signals", "rows") as progress:
+        return gradstore.open(store).rank(by=signal, top=top, progress=progress)
 
 
 def _write_page(store: Path, signal: str, top: int | None, destination: TableOutput) -> None:

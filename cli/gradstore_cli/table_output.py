@@ -35,7 +35,8 @@ class TableOutput:
     @property
     def is_page(self) -> bool:
         """Whether the table leaves as an HTML page."""
-        return self.format == "html" or (self.format is None and self.path is not None and self.path.suffix == ".html")
+        by_name = self.path is not None and self.path.suffix in (".html", ".htm")
+        return self.format == "html" or (self.format is None and by_name)
 
     @property
     def is_file(self) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import gradstore
 from gradstore.ranking.rank import COMBINED, signal_names
-from gradstore.ranking.signals import SIGNALS, compute_signals
+from gradstore.ranking.signals import SIGNALS, compute_signals, rows_to_read
 from gradstore.store import Store
 from gradstore.store.files import replacing, write_errors
 
@@ -23,9 +23,12 @@ _FILE = "signals.parquet"
 
 
 def cached_signals(
-    store: Store, names: Sequence[str] | None, by: str = COMBINED, progress: Callable[[str], None] | None = None
+    store: Store, names: Sequence[str] | None, by: str = COMBINED, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """[N] values of the named signals (all by default) and of those that `by` needs, computed where missing.
+
+    Args:
+        progress: called with the rows read so far and in all, when there is something to compute.
 
     Raises:
         StoreIncompleteError: the build has not finished.
@@ -37,9 +40,22 @@ def cached_signals(
     known = _read(store, wanted)
     missing = [name for name in wanted if name not in known]
     if missing:
-        known |= compute_signals(store, missing, progress)
+        known |= compute_signals(store, missing, advance=_sum_for(progress, rows_to_read(store, missing)))
         _write(store, _read(store, list(SIGNALS)) | known)
     return {name: known[name] for name in wanted}
+
+
+def _sum_for(progress: Callable[[int, int], None] | None, total: int) -> Callable[[int], None] | None:
+    if progress is None:
+        return None
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done = min(done + n, total)  # a small store reads a row more than once more
+        progress(done, total)
+
+    return advance
 
 
 def _key(store: Store) -> bytes:

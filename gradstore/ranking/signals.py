@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from jaxtyping import Float32, Int
@@ -63,6 +63,8 @@ class Signal:
     """arrays of the store that it reads"""
     compute: Callable[[SignalStore], Values]
     """[N], finite, higher = more suspicious"""
+    passes: int
+    """how often it reads every row of every checkpoint: what it costs"""
 
     def reason(self, value: float, percentile: float) -> str:
         """A sentence for a human.
@@ -80,8 +82,16 @@ def signal_named(name: str) -> Signal:
     return SIGNALS[name]
 
 
+def rows_to_read(store: SignalStore, names: Sequence[str]) -> int:
+    """Rows that `compute_signals` will read, for its `advance`."""
+    return sum(signal_named(name).passes for name in names) * store.n_examples * store.n_checkpoints
+
+
 def compute_signals(
-    store: SignalStore, names: Sequence[str] | None = None, progress: Callable[[str], None] | None = None
+    store: SignalStore,
+    names: Sequence[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Values]:
     """Signals of every example, name -> [N], in the order asked for.
 
@@ -89,6 +99,7 @@ def compute_signals(
         store: a complete store.
         names: which signals; None for all.
         progress: called with a signal's name before it is computed.
+        advance: called with the number of rows read since its last call.
 
     Raises:
         UnknownSignalError: names the signals there are, before anything is computed.
@@ -98,8 +109,28 @@ def compute_signals(
     for signal in [signal_named(name) for name in (SIGNALS if names is None else dict.fromkeys(names))]:
         if progress is not None:
             progress(signal.name)
-        computed[signal.name] = signal.compute(store)
+        computed[signal.name] = signal.compute(
+            store if advance is None else cast(SignalStore, _Counted(store, advance))
+        )
     return computed
+
+
+class _Counted:
+    """A store that tells how many rows are read from it."""
+
+    def __init__(self, store: SignalStore, advance: Callable[[int], None]) -> None:
+        self._store, self._advance = store, advance
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def unit_sketches(self, checkpoint: int, start: int, stop: int) -> NDArray[np.float16]:
+        self._advance(stop - start)
+        return self._store.unit_sketches(checkpoint, start, stop)
+
+    def latents(self, checkpoint: int, start: int, stop: int) -> NDArray[np.float32]:
+        self._advance(stop - start)
+        return self._store.latents(checkpoint, start, stop)
 
 
 def _mean_loss(store: SignalStore) -> Values:
@@ -177,6 +208,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="the model reproduces or predicts it badly",
                 needs=("losses",),
                 compute=_mean_loss,
+                passes=0,
             ),
             Signal(
                 name="self_influence",
@@ -185,6 +217,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="training on it moves the model far for its own sake",
                 needs=("norms",),
                 compute=_self_influence,
+                passes=0,
             ),
             Signal(
                 name="leverage",
@@ -193,6 +226,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="at single checkpoints few others push the model in its direction",
                 needs=("sketches", "norms"),
                 compute=leverage.leverage,
+                passes=2,
             ),
             Signal(
                 name="joint_leverage",
@@ -201,6 +235,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="few others push the model in its direction",
                 needs=("sketches", "norms"),
                 compute=leverage.joint_leverage,
+                passes=2,
             ),
             Signal(
                 name="unit_leverage",
@@ -209,6 +244,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="its gradient points where few others do, however small it is",
                 needs=("sketches",),
                 compute=leverage.unit_leverage,
+                passes=2,
             ),
             Signal(
                 name="latent_distance",
@@ -217,6 +253,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="nothing lies near it in the model's latent space",
                 needs=("latents",),
                 compute=_latent_distance,
+                passes=1,
             ),
             Signal(
                 name="gradient_distance",
@@ -225,6 +262,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
                 meaning="no other example's gradient is like its own",
                 needs=("sketches",),
                 compute=_gradient_distance,
+                passes=1,
             ),
         )
     }

@@ -24,7 +24,7 @@ from gradstore.ranking.export import export
 from gradstore.ranking.signals import SIGNALS
 from gradstore.store.files import make_folder
 from gradstore_pipelines.build_store import build
-from gradstore_pipelines.progress import Reporter, Silent
+from gradstore_pipelines.progress import Reporter, Silent, following
 from gradstore_pipelines.report import write_report
 from gradstore_pipelines.settings import BuildSettings
 
@@ -79,8 +79,8 @@ def run_demo(folder: Path, reporter: Reporter | None = None, seed: int = 0) -> D
     settings = BuildSettings(source=data, store=folder / "store", epochs=_EPOCHS, seed=seed)
     build(settings, reporter)
     opened = gradstore.open(settings.store)
-    with reporter.task("rank", len(SIGNALS), "signals") as advance:
-        table = opened.rank(progress=lambda name: advance(1))
+    with following(reporter, "signals", "rows") as progress:
+        table = opened.rank(progress=progress)
     files = {name: folder / f"suspicious.{name}" for name in ("parquet", "csv", "html")}
     export(table, files["parquet"])
     export(table, files["csv"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 Advance = Callable[[int], None]
@@ -17,6 +17,23 @@ class Reporter(Protocol):
 
     def say(self, message: str) -> None:
         """One line for a person."""
+
+
+@contextmanager
+def following(reporter: Reporter, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, total) that a reporter shows; nothing is shown when it is never called."""
+    with ExitStack() as stack:
+        advance: Advance | None = None
+        seen = 0
+
+        def follow(done: int, total: int) -> None:
+            nonlocal advance, seen
+            if advance is None:
+                advance = stack.enter_context(reporter.task(title, total, unit))
+            advance(done - seen)
+            seen = done
+
+        yield follow
 
 
 class Silent:

@@ -140,12 +140,12 @@ def test_a_query_by_id_leaves_itself_out_unless_asked(opened: gradstore.Gradient
 
 def test_signals_are_kept_until_a_row_changes(opened: gradstore.GradientStore) -> None:
     opened.rank()
-    told: list[str] = []
-    opened.rank(progress=told.append)
+    told: list[tuple[int, int]] = []
+    opened.rank(progress=lambda *done: told.append(done))
     assert told == []
     (opened.store.path / "signals.parquet").unlink()
-    opened.rank(signals=["loss"], by="loss", progress=told.append)
-    assert told == ["loss"]
+    opened.rank(signals=["gradient_distance"], by="loss", progress=lambda *done: told.append(done))
+    assert told[-1] == (N * 5, N * 5)
 
 
 def test_questions_that_make_no_sense_are_refused(
