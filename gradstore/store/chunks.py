@@ -9,7 +9,7 @@ call and released with it (35-100 times faster than reading whole shards, measur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _SHOWN_IDS = 5
 
 @dataclass(frozen=True)
 class ShardRows:
-    """What one unit of work hands to the store: n examples at one checkpoint."""
+    """Examples at one checkpoint, as a unit of work hands them to the store: a whole shard, or a part of it."""
 
     sketches: NDArray[np.float32]
     """[n, k], not normalised"""
@@ -39,24 +39,37 @@ class ShardRows:
     """[n, d]"""
 
 
-def encode(rows: ShardRows, manifest: Manifest, n_rows: int) -> dict[str, NDArray[Any]]:
+def encode(parts: Iterable[ShardRows], manifest: Manifest, n_rows: int) -> dict[str, NDArray[Any]]:
     """The four chunks of a shard: array name -> [R, …] in the store's dtype, rows from n on NaN.
 
     Sketch rows become s / |g|, so that float16 neither overflows nor underflows; a row whose norm is 0 (as float32)
-    becomes 0. The quotient is computed in float64 and rounded once.
+    becomes 0. The quotient is computed in float64 and rounded once. Parts are taken in one by one: no float32 copy of
+    the shard is ever in memory.
 
     Raises:
-        ShapeError: `rows` is not n_rows of what the manifest describes.
+        ShapeError: `parts` are not n_rows of what the manifest describes.
     """
-    _check_shapes(rows, manifest, n_rows)
     chunks = {a.name: _filled_with_nan(a, manifest) for a in (SKETCHES, NORMS, LOSSES, LATENTS)}
+    done = 0
+    for part in parts:
+        size = len(part.sq_norms)
+        _check_shapes(part, manifest, size)
+        if done + size > n_rows:
+            raise ShapeError(f"A shard of {n_rows} examples was handed over with {done + size}.")
+        _encode_part(part, {name: chunk[done : done + size] for name, chunk in chunks.items()})
+        done += size
+    if done != n_rows:
+        raise ShapeError(f"A shard of {n_rows} examples was handed over with {done}.")
+    return chunks
+
+
+def _encode_part(rows: ShardRows, chunks: dict[str, NDArray[Any]]) -> None:
     with np.errstate(over="ignore", invalid="ignore"):  # what that gives is refused by name, in check_finite
         norms = np.sqrt(np.asarray(rows.sq_norms, dtype=np.float64))
-        chunks[NORMS.name][:n_rows] = norms
-        chunks[LOSSES.name][:n_rows] = rows.losses
-        chunks[LATENTS.name][:n_rows] = rows.latents
-        _divide(rows.sketches, norms, has_norm=chunks[NORMS.name][:n_rows] != 0, out=chunks[SKETCHES.name][:n_rows])
-    return chunks
+        chunks[NORMS.name][:] = norms
+        chunks[LOSSES.name][:] = rows.losses
+        chunks[LATENTS.name][:] = rows.latents
+        _divide(rows.sketches, norms, has_norm=chunks[NORMS.name] != 0, out=chunks[SKETCHES.name])
 
 
 def check_finite(

@@ -137,10 +137,11 @@ class Store:
 
     # Writing
 
-    def write_shard(self, checkpoint: int, shard: int, rows: ShardRows, fingerprint: str) -> None:
+    def write_shard(self, checkpoint: int, shard: int, rows: ShardRows | Iterable[ShardRows], fingerprint: str) -> None:
         """Write one shard and commit it; on return it has reached the disk. A committed shard stays as it is.
 
         Args:
+            rows: the shard's examples, at once or in consecutive parts.
             fingerprint: what made the rows (code and configuration), kept in the commit record.
 
         Raises:
@@ -151,7 +152,7 @@ class Store:
         if self.is_committed(checkpoint, shard):
             return
         span = self.shard_range(shard)
-        chunks = encode(rows, self.manifest, len(span))
+        chunks = encode([rows] if isinstance(rows, ShardRows) else rows, self.manifest, len(span))
         check_finite(chunks, len(span), checkpoint, lambda: self.ids(span.start, span.stop))
         files = {}
         for array in layout.ARRAYS:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from gradstore.data import load_batch, reopen
 from gradstore.data.source import ExampleSource
 from gradstore.sketcher import Sketcher, SketchPlan
@@ -40,8 +38,8 @@ class SketchStage:
         opened.store.refresh()
         if opened.store.is_committed(unit.checkpoint, unit.shard):
             return UnitRecord(unit, len(rows))
-        shard = _evaluate(opened, unit.checkpoint, rows, self.batch_size, advance or (lambda n: None))
-        opened.store.write_shard(unit.checkpoint, unit.shard, shard, opened.fingerprint)
+        parts = _evaluate(opened, unit.checkpoint, rows, self.batch_size, advance or (lambda n: None))
+        opened.store.write_shard(unit.checkpoint, unit.shard, parts, opened.fingerprint)
         return UnitRecord(unit, len(rows))
 
 
@@ -64,21 +62,12 @@ def _open(path: Path, device: str, process: int) -> _Opened:
 
 def _evaluate(
     opened: _Opened, checkpoint: int, rows: range, batch_size: int, advance: Callable[[int], None]
-) -> ShardRows:
-    """Fill a shard, a batch at a time. Batches are whole blocks, so that batch size never changes a byte."""
-    manifest, block = opened.store.manifest, opened.sketcher.plan.block
-    shard = ShardRows(
-        sketches=np.empty((len(rows), manifest.d_sketch), np.float32),
-        sq_norms=np.empty(len(rows), np.float64),
-        losses=np.empty(len(rows), np.float32),
-        latents=np.empty((len(rows), manifest.d_latent), np.float32),
-    )
-    step, done = max(1, batch_size // block) * block, 0
+) -> Iterator[ShardRows]:
+    """A shard's rows, a block at a time. Batches are whole blocks, so that batch size never changes a byte."""
+    block = opened.sketcher.plan.block
+    step = max(1, batch_size // block) * block
     for start in range(rows.start, rows.stop, step):
         batch = load_batch(opened.source, slice(start, min(start + step, rows.stop)))
         for found in opened.sketcher.blocks(checkpoint, batch):
-            here = slice(done, done := done + len(found.losses))
-            for name in ("sketches", "sq_norms", "losses", "latents"):
-                getattr(shard, name)[here] = getattr(found, name).numpy()
+            yield ShardRows(found.sketches.numpy(), found.sq_norms.numpy(), found.losses.numpy(), found.latents.numpy())
         advance(len(batch))
-    return shard

@@ -131,7 +131,7 @@ def test_non_finite_rows_are_refused_by_name(empty: Store, field: str, quantity:
 
 
 def test_rows_of_another_shape_are_refused(empty: Store) -> None:
-    with pytest.raises(ShapeError, match=r"shard of 3 examples .* sketches \(4, 5\) instead of \(3, 5\)"):
+    with pytest.raises(ShapeError, match="shard of 3 examples was handed over with 4"):
         empty.write_shard(0, 2, _rows(empty, 0, 1), "f")
 
 
