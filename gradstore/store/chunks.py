@@ -23,6 +23,7 @@ from gradstore.store.layout import LATENTS, LOSSES, NORMS, SKETCHES, ArrayLayout
 from gradstore.store.manifest import Manifest
 
 _SHOWN_IDS = 5
+_CHECKED_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def check_finite(
     """
     names = {LOSSES: "loss", NORMS: "gradient norm", SKETCHES: "sketch / norm", LATENTS: "latent"}
     for array, what in names.items():
-        rows = chunks[array.name][:n_rows]
-        bad = np.flatnonzero(~np.isfinite(rows).reshape(n_rows, -1).all(axis=1))
+        bad = _not_finite(chunks[array.name][:n_rows])
         if bad.size:
             examples = ids()
             shown = ", ".join(repr(examples[row]) for row in bad[:_SHOWN_IDS])
@@ -92,6 +92,12 @@ def check_finite(
                 f"{', …' if bad.size > _SHOWN_IDS else ''}. A store holds finite numbers only. "
                 "Look at these examples, or leave this checkpoint out: training may have diverged."
             )
+
+
+def _not_finite(rows: Float[np.ndarray, "row ..."]) -> Int[np.ndarray, " bad"]:
+    """Numbers of the rows that hold NaN or infinity; a few rows at a time, so that no mask of a whole shard is held."""
+    pieces = [rows[start : start + _CHECKED_ROWS] for start in range(0, len(rows), _CHECKED_ROWS)]
+    return np.flatnonzero(np.concatenate([~np.isfinite(p).reshape(len(p), -1).all(axis=1) for p in pieces]))
 
 
 def read_range(
