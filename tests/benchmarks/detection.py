@@ -99,11 +99,12 @@ def _gradstore(*arguments: str) -> None:
 
 
 def _table(cells: list[str], columns: list[str], results: NDArray[np.float64]) -> str:
-    """Mean over seeds by cell; the last two columns over all cells and seeds."""
-    lines = ["| signal | " + " | ".join(cells) + " | min | mean |", "|---" * (len(cells) + 3) + "|"]
+    """Means over seeds by cell, their mean and minimum over cells, and the worst single run."""
+    heads = ["signal", *cells, "mean", "minimum", "worst run"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for position, name in enumerate(columns):
         by_cell = results[:, :, position].mean(0)
-        numbers = [*by_cell, results[:, :, position].min(), by_cell.mean()]
+        numbers = [*by_cell, by_cell.mean(), by_cell.min(), results[:, :, position].min()]
         lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in numbers) + " |")
     return "\n".join(lines)
 
