@@ -23,12 +23,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradstore.errors import ShapeError
 from gradstore.sketch.counter import hash_words, key_of
+from gradstore.sketch.fold import fold_dense, fold_outer
 
 _SIGN, _OFFSET = 0, 1
 
@@ -47,7 +49,7 @@ class _Hash:
     """Where one parameter's coordinates go. `swapped`: columns play the rows' part, being fewer."""
 
     signs: Tensor  # [rows, columns] of +-1, after swapping
-    offsets: list[int]  # one a row, after swapping
+    offsets: Int[np.ndarray, " row"]  # after swapping
     swapped: bool
 
 
@@ -81,7 +83,7 @@ class CountSketch:
         swapped = rows > columns  # fewer, longer windows: the loop over rows below is the cost
         signs = signs.T.contiguous() if swapped else signs
         offsets = (hash_words(self.seed, self.stream, key, _OFFSET, torch.arange(len(signs))) >> 1).remainder(self.d)
-        return _Hash(signs.to(self.device, self.dtype), offsets.tolist(), swapped)
+        return _Hash(signs.to(self.device, self.dtype), offsets.numpy(), swapped)
 
     def buffer(self, n_examples: int) -> SketchBuffer:
         """An empty accumulator for `n_examples` gradients."""
@@ -104,7 +106,7 @@ class CountSketch:
         for name, hashed in self.hashes.items():
             signs = (hashed.signs.T if hashed.swapped else hashed.signs).cpu().flatten().to(torch.int64)
             words = words + hash_words(key_of(name), torch.arange(len(signs)), signs).sum()
-            words = words + hash_words(key_of(name), torch.tensor(hashed.offsets)).sum()
+            words = words + hash_words(key_of(name), torch.from_numpy(hashed.offsets)).sum()
         return f"{int(words) & (2**64 - 1):016x}"
 
 
@@ -124,10 +126,7 @@ class SketchBuffer:
         """Add full gradients of examples first, first + 1, …"""
         hashed = self._projection.hashes[name]
         grad = grad.mT if hashed.swapped else grad
-        window = self._sums[first : first + len(grad)]
-        columns = hashed.signs.shape[1]
-        for row, (offset, signs) in enumerate(zip(hashed.offsets, hashed.signs, strict=True)):
-            window[:, offset : offset + columns].addcmul_(grad[:, row], signs)
+        fold_dense(self._sums[first : first + len(grad)], hashed.offsets, hashed.signs, grad)
 
     def add_outer(
         self, name: str, left: Float[Tensor, "example rows"], right: Float[Tensor, "example columns"]
@@ -135,10 +134,7 @@ class SketchBuffer:
         """Add rank-one gradients left[b] right[b]^T without forming them."""
         hashed = self._projection.hashes[name]
         left, right = (right, left) if hashed.swapped else (left, right)
-        columns, signed = hashed.signs.shape[1], torch.empty_like(right)
-        for row, (offset, signs) in enumerate(zip(hashed.offsets, hashed.signs, strict=True)):
-            torch.mul(right, signs, out=signed)
-            self._sums[:, offset : offset + columns].addcmul_(signed, left[:, row, None])
+        fold_outer(self._sums, hashed.offsets, hashed.signs, left, right)
 
     def add_rows(
         self, name: str, index: Int[Tensor, "example position"], rows: Float[Tensor, "example position columns"]
@@ -146,7 +142,7 @@ class SketchBuffer:
         """Add gradients that are zero outside the matrix rows `index` (an embedding's)."""
         hashed = self._projection.hashes[name]
         signs = (hashed.signs.T if hashed.swapped else hashed.signs)[index]
-        offsets = torch.tensor(hashed.offsets, device=index.device)
+        offsets = torch.from_numpy(hashed.offsets).to(index.device)
         columns = torch.arange(rows.shape[2], device=index.device)
         where = offsets[columns] + index[..., None] if hashed.swapped else offsets[index][..., None] + columns
         self._sums.scatter_add_(1, where.flatten(1), (rows * signs).flatten(1))
