@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gradstore.data import load_batch, reopen
 from gradstore.data.source import ExampleSource
-from gradstore.sketcher import Sketcher, SketchPlan
+from gradstore.sketcher import Sketcher, SketchPlan, single_thread
 from gradstore.store import ShardRows, Store
 from gradstore_pipelines.stage import Unit, UnitRecord
 
@@ -32,6 +32,7 @@ class SketchStage:
         for checkpoint, shard in Store.open(self.store).pending():
             yield Unit(checkpoint, shard)
 
+    @single_thread()  # the whole unit: threads that wait for one another cost more than they give on small blocks
     def run_unit(self, unit: Unit, advance: Callable[[int], None] | None = None) -> UnitRecord:
         opened = _open(self.store, self.device, os.getpid())
         rows = opened.store.shard_range(unit.shard)
