@@ -35,7 +35,7 @@ class DaskExecutor:
                 n_workers=self.n_workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # the default port may be taken by another build
                 host="127.0.0.1",
                 silence_logs=logging.ERROR,
                 memory_limit=0,  # a worker's own figure counts the page cache of the files it writes
