@@ -173,7 +173,7 @@ class GradientStore:
         """Queries as the store's model wants them.
 
         Raises:
-            QueryError: another shape or type than the stored examples.
+            QueryError: another shape than the stored examples, or no labels where the model needs them.
         """
         if not isinstance(queries, Batch):
             queries = _raw_batch(queries)
@@ -183,6 +183,11 @@ class GradientStore:
             raise QueryError(
                 f"A query has shape {found}; the examples of '{self.store.path}' have {expected}. "
                 "Give queries prepared as the data were (a leading axis counts the queries)."
+            )
+        if queries.labels is None and self.sketcher.engine.task.needs_labels:
+            raise QueryError(
+                "The store's model learns from labels, so a query needs its own. Give an array file with --labels, a "
+                "folder with one sub-folder a class, a Batch with labels, or an example of the store by its id."
             )
         return queries
 

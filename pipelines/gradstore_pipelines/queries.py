@@ -43,6 +43,8 @@ def open_queries(store: Store, path: Path, labels: Path | None = None) -> tuple[
         raise SourceNotFoundError(f"No query at '{path}'. Give a file or folder in a format that `build` reads.")
     shape = tuple(store.manifest.settings["request"]["data"]["example_shape"])
     is_image = path.is_dir() or path.name.lower().endswith(EXTENSIONS)
+    if is_image and labels is not None:
+        raise QueryError(f"--labels goes with array files; the class of an image is its sub-folder in '{path}'.")
     found = _images(path, shape) if is_image else _arrays(path, labels)
     _require_like(store, path, found.values)
     ids = found.ids

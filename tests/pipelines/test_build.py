@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+import gradstore
 from gradstore.errors import (
     CheckpointError,
     LossShapeError,
@@ -24,6 +25,7 @@ from gradstore.errors import (
     MixedExamplesError,
     NonFiniteDataError,
     ParametersError,
+    QueryError,
     SourceError,
     SourceNotFoundError,
     StoreError,
@@ -239,3 +241,11 @@ def test_settings_that_cannot_work_are_refused(data: Path, tmp_path: Path) -> No
         settings(data, tmp_path / "store", shard_rows=100)
     with pytest.raises(SettingsError, match="--sketch-dim is 0"):
         settings(data, tmp_path / "store", sketch_dim=0)
+
+
+def test_a_query_without_a_label_is_refused_where_the_model_needs_one(data: Path, tmp_path: Path) -> None:
+    build(settings(data, tmp_path / "store", model="classifier", epochs=1, n_checkpoints=1))
+    opened = gradstore.open(tmp_path / "store")
+    with pytest.raises(QueryError, match="a query needs its own"):
+        opened.proponents(np.zeros((1, 1, 8, 8), np.uint8))
+    assert opened.proponents(["3"], k=2).num_rows == 2
