@@ -81,9 +81,18 @@ def build(settings: BuildSettings, reporter: Reporter | None = None) -> BuildRes
     if pending:
         _sketch(settings, store, reporter)
         store.refresh()
+        _forget_derived(store)
     store.require_complete()
     store.remove_leftovers()
     return BuildResult(settings.store, store.n_examples, store.n_checkpoints, pending)
+
+
+def _forget_derived(store: Store) -> None:
+    """Signals and indexes may have been computed from damaged bytes of a shard that is now as it was committed:
+    the commit records, which name what they were computed from, are then the same as before the damage.
+    """
+    for file in [store.path / "signals.parquet", *(store.path / "indexes").glob("*")]:
+        file.unlink(missing_ok=True)
 
 
 def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class BuildSettings:
     checkpoints: tuple[str, ...] = ()
     """Trained weights to use instead of training: paths or patterns such as ckpt/*.pt."""
     learning_rate: float | None = None
-    """Learning rate: of the training, or in force at checkpoints that do not say theirs."""
+    """Learning rate: of the training, or of every given checkpoint, whatever its file says."""
     parameters: str = "encoder"
     """Tracked parameters: encoder, all, or name patterns such as encoder.*,head.weight."""
     sketch_dim: int = 1024
@@ -68,6 +69,8 @@ class BuildSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
+        if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise SettingsError(f"--learning-rate is {self.learning_rate}; it must be a number above 0.")
         if self.workers < 0:
             raise SettingsError(f"--workers is {self.workers}; 0 means this process, N > 0 that many more.")
         if self.shard_rows is not None and (self.shard_rows < BLOCK or self.shard_rows % BLOCK):

@@ -95,6 +95,18 @@ def test_a_missing_shard_is_made_again_to_the_same_bytes(data: Path, built: Path
     assert content(tmp_path / "store") == content(built)
 
 
+def test_repairing_a_damaged_shard_forgets_what_was_computed_from_it(data: Path, tmp_path: Path) -> None:
+    build(settings(data, tmp_path / "store"))
+    clean = gradstore.open(tmp_path / "store").rank(by="leverage")
+    (tmp_path / "store" / "signals.parquet").unlink()
+    damaged = tmp_path / "store" / "sketches" / "c.0.1.0"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    assert gradstore.open(tmp_path / "store").rank(by="leverage") != clean
+    (tmp_path / "store" / "commits" / "0-1.json").unlink()  # what `verify` advises
+    build(settings(data, tmp_path / "store"))
+    assert gradstore.open(tmp_path / "store").rank(by="leverage") == clean
+
+
 def run_killed(data: Path, store: Path, seconds: float) -> bool:
     """Start the real command and kill it with SIGKILL after a while; False when it was done before."""
     command = [sys.executable, "-m", "gradstore_cli", "build", str(data), "--store", str(store), "--model", TOY]
@@ -239,6 +251,8 @@ def test_settings_that_cannot_work_are_refused(data: Path, tmp_path: Path) -> No
         build(settings(data, tmp_path / "params", parameters="head.*"))
     with pytest.raises(SettingsError, match="--shard-rows is 100"):
         settings(data, tmp_path / "store", shard_rows=100)
+    with pytest.raises(SettingsError, match="--learning-rate is nan"):
+        settings(data, tmp_path / "store", learning_rate=float("nan"))
     with pytest.raises(SettingsError, match="--sketch-dim is 0"):
         settings(data, tmp_path / "store", sketch_dim=0)
 
