@@ -63,10 +63,16 @@ def estimate(settings: BuildSettings, reporter: Reporter | None = None) -> Estim
         coverage=engine.coverage.summary(),
         n_shards=n_shards,
         n_files=n_shards * (len(layout.ARRAYS) + 1) + n_checkpoints,
-        n_bytes=_bytes_a_shard(settings, n_examples, d_latent) * n_shards,
+        n_bytes=_bytes_a_shard(settings, n_examples, d_latent) * n_shards
+        + (0 if prepared.given else n_checkpoints * _bytes_of(model)),
         seconds_training=training,
         seconds_sketching=a_row * n_examples * n_checkpoints / max(settings.workers, 1),
     )
+
+
+def _bytes_of(model: torch.nn.Module) -> int:
+    """Weights and buffers, as a checkpoint that is trained here keeps them."""
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
 def _bytes_a_shard(settings: BuildSettings, n_examples: int, d_latent: int) -> int:

@@ -20,9 +20,10 @@ def test_the_estimate_counts_what_the_build_makes(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
     build(settings)
     arrays = [f for name in ("sketches", "norms", "losses", "latents") for f in (tmp_path / "store" / name).glob("c.*")]
-    assert guess.n_bytes == sum(f.stat().st_size for f in arrays)
     commits = list((tmp_path / "store" / "commits").iterdir())
     checkpoints = list((tmp_path / "store" / "checkpoints").glob("*.safetensors"))
+    made = sum(f.stat().st_size for f in [*arrays, *checkpoints])
+    assert made - 4096 * len(checkpoints) < guess.n_bytes <= made  # a checkpoint's file has a header
     assert guess.n_files == len(arrays) + len(commits) + len(checkpoints)
     assert guess.n_shards == len(commits)
     assert guess.seconds_training > 0
