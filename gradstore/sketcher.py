@@ -12,21 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float32
+from torch import Tensor
 
-from gradstore.errors import StoreMismatchError
+from gradstore.errors import DeviceError, GradstoreError, StoreMismatchError
 from gradstore.gradients import Coverage, GradientEngine, Gradients
+from gradstore.gradients.coverage import How
+from gradstore.gradients.engine import SetGradients
+from gradstore.gradients.timing import time_shares
 from gradstore.models.checkpoints import Checkpoint, load_checkpoint
 from gradstore.models.registry import task_from_settings, task_settings
+from gradstore.rehearsal import blaming, build_model, rehearse
 from gradstore.search.rows import QuerySketches
 from gradstore.task import Batch, Task
+
+_Combine = Callable[[Sequence[Tensor]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +42,8 @@ class SketchPlan:
 
     task: Mapping[str, Any]
     checkpoints: tuple[Checkpoint, ...]
-    parameters: str
+    parameters: tuple[str, ...]
+    """the sets of parameters, each named by its pattern"""
     d_sketch: int
     seed: int
     n_draws: int
@@ -55,10 +63,12 @@ class SketchPlan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SketchPlan:
         checkpoints = tuple(Checkpoint(**{**c, "path": Path(c["path"])}) for c in data["checkpoints"])
+        parameters = data["parameters"]
         return cls(
             **{
                 **data,
                 "checkpoints": checkpoints,
+                "parameters": (parameters,) if isinstance(parameters, str) else tuple(parameters),  # format 1: one
                 "coverage": Coverage.from_json(data["coverage"]),
                 "projections": tuple(data["projections"]),
             }
@@ -77,12 +87,13 @@ class Sketcher:
         """
         self.plan, self._folder, self.device = plan, folder, torch.device(device)
         self._task = task or task_from_settings(plan.task)
-        self._model = self._task.build().to(self.device)
+        self._model = build_model(self._task).to(self.device)
         self._loaded: int | None = None
+        self._rows_at_once = plan.block
         self.engine = GradientEngine(
             self._task,
             self._model,
-            plan.parameters,
+            {name: name for name in plan.parameters},
             d_sketch=plan.d_sketch,
             seed=plan.seed,
             n_draws=plan.n_draws,
@@ -104,9 +115,16 @@ class Sketcher:
         for checkpoint in range(len(self.plan.checkpoints)):  # weights that do not fit are refused here
             self.load(checkpoint)
             projections.append(self.engine.projection.describe())
-        coverage = self.engine.prepare(batch.to(self.device))
+        batch = batch.to(self.device)
+        rehearse(self._task, self._model, batch, self.plan.seed)
+        coverage = self.engine.prepare(batch)
         self.plan = dataclasses.replace(self.plan, coverage=coverage, projections=tuple(projections))
         return self.plan
+
+    def time_shares(self, batch: Batch) -> Mapping[How, float]:
+        """Which share of the time each way of taking gradients has, on a few examples."""
+        with single_thread():
+            return time_shares(self.engine, batch.to(self.device))
 
     def _require_same_projection(self, checkpoint: int) -> None:
         if not self.plan.projections:
@@ -118,36 +136,134 @@ class Sketcher:
                 "Their sketches cannot be compared: use the version that made the store, or build a new one."
             )
 
-    def blocks(self, checkpoint: int, batch: Batch) -> Iterator[Gradients]:
-        """Evaluate a batch that starts at a block boundary, a block at a time; tensors come back on the CPU."""
+    def blocks(self, checkpoint: int, batches: Iterable[Batch]) -> Iterator[Gradients]:
+        """Evaluate batches that start at block boundaries, a block at a time; tensors come back on the CPU.
+
+        A GPU computes a block while the one before is copied and the next is read: nothing waits for it but the
+        results that are handed over.
+
+        Raises:
+            TaskError: the task's own code fails on these examples.
+        """
         self.load(checkpoint)
-        for start in range(0, len(batch), self.plan.block):
-            rows = batch[start : start + self.plan.block]
-            with single_thread():
-                found = self.engine.run(_padded(rows, self.plan.block).to(self.device))
-            parts = (found.sketches, found.sq_norms, found.losses, found.latents)
-            yield Gradients(*(part[: len(rows)].cpu() for part in parts))
+        copying: _Copying | None = None
+        for batch in batches:
+            for rows, padded in self._padded_blocks(batch):
+                following = _Copying.start(self._run(padded), len(rows))
+                if copying is not None:
+                    yield copying.wait()
+                copying = following
+        if copying is not None:
+            yield copying.wait()
 
     def gradients(self, checkpoint: int, batch: Batch) -> Gradients:
         """The blocks of a batch as one."""
-        found = list(self.blocks(checkpoint, batch))
-        columns = ([getattr(g, name) for g in found] for name in ("sketches", "sq_norms", "losses", "latents"))
-        return Gradients(*(torch.cat(column) for column in columns))
+        return _joined(list(self.blocks(checkpoint, [batch])))
 
-    def queries(self, batch: Batch) -> QuerySketches:
-        """Unit sketches and exact norms of query examples at every checkpoint."""
-        found = [self.gradients(checkpoint, batch) for checkpoint in range(len(self.plan.checkpoints))]
+    def queries(self, batch: Batch, parameters: str | None = None) -> QuerySketches:
+        """Unit sketches and exact norms of query examples at every checkpoint.
+
+        Args:
+            parameters: the set of parameters; the first by default.
+        """
+        name = self.plan.parameters[0] if parameters is None else parameters
+        found = [self.gradients(checkpoint, batch).sets[name] for checkpoint in range(len(self.plan.checkpoints))]
         sketches = torch.stack([g.sketches for g in found]).numpy()
         return QuerySketches.from_sketches(sketches, torch.stack([g.sq_norms for g in found]).numpy())
 
-    def latents(self, checkpoint: int, batch: Batch) -> Float[np.ndarray, "example d_latent"]:
-        """Latents of query examples at one checkpoint."""
-        return self.gradients(checkpoint, batch).latents.numpy()
+    def latents(self, checkpoint: int, batch: Batch) -> Float32[np.ndarray, "example d_latent"]:
+        """Latents of query examples at one checkpoint; no loss is computed, so that no label is needed."""
+        self.load(checkpoint)
+        found = []
+        for rows, padded in self._padded_blocks(batch):
+            with single_thread(), blaming(self._task, "latent"):
+                found.append(self.engine.latents(padded)[: len(rows)].float().cpu())
+        return torch.cat(found).numpy()
+
+    def _padded_blocks(self, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
+        """Each block as it is, and padded, on the device."""
+        for start in range(0, len(batch), self.plan.block):
+            rows = batch[start : start + self.plan.block]
+            yield rows, _padded(rows, self.plan.block).to(self.device)
+
+    def _run(self, block: Batch) -> Gradients:
+        """The whole block, or, where the device's memory does not hold it, halves: from then on for all blocks."""
+        step = min(self._rows_at_once, len(block))
+        try:
+            return _joined([self._run_part(block[start : start + step]) for start in range(0, len(block), step)])
+        except torch.OutOfMemoryError as error:
+            if step == 1:
+                raise DeviceError(
+                    f"The memory of {self.device} does not hold the gradients of a single example. Use --device cpu, "
+                    "a device with more memory, or track fewer --parameters."
+                ) from error
+        torch.cuda.empty_cache()
+        self._rows_at_once = -(-step // 2)
+        return self._run(block)
+
+    def _run_part(self, block: Batch) -> Gradients:
+        with single_thread():
+            try:
+                return self.engine.run(block)
+            except (GradstoreError, torch.OutOfMemoryError):
+                raise
+            except Exception:
+                rehearse(self._task, self._model, block, self.plan.seed)  # is it the task's own error? then it says so
+                raise
 
 
 def plan_for(task: Task, **settings: Any) -> SketchPlan:
     """A plan whose routes are not chosen yet (`Sketcher.engine.prepare` chooses them)."""
     return SketchPlan(task=task_settings(task), coverage=Coverage(()), **settings)
+
+
+@dataclass(frozen=True)
+class _Copying:
+    """Gradients on their way to main memory."""
+
+    gradients: Gradients
+    done: torch.cuda.Event | None
+
+    @classmethod
+    def start(cls, found: Gradients, n: int) -> _Copying:
+        """Of the first n examples. From a GPU into pinned memory, without waiting."""
+        if not found.losses.is_cuda:
+            return cls(_combined([found], lambda parts: parts[0][:n]), None)
+        copied = _combined([found], lambda parts: _pinned_copy(parts[0][:n]))
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(found.losses.device))
+        return cls(copied, done)
+
+    def wait(self) -> Gradients:
+        if self.done is not None:
+            self.done.synchronize()
+        return self.gradients
+
+
+def _pinned_copy(values: Tensor) -> Tensor:
+    return torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+
+
+def _joined(blocks: Sequence[Gradients]) -> Gradients:
+    """Consecutive blocks as one."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return _combined(blocks, lambda parts: torch.cat(list(parts)))
+
+
+def _combined(blocks: Sequence[Gradients], combine: _Combine) -> Gradients:
+    sets = {name: _combined_set([block.sets[name] for block in blocks], combine) for name in blocks[0].sets}
+    return Gradients(sets, combine([b.losses for b in blocks]), combine([b.latents for b in blocks]))
+
+
+def _combined_set(parts: Sequence[SetGradients], combine: _Combine) -> SetGradients:
+    draws = [part.draw_sq_norms for part in parts if part.draw_sq_norms is not None]
+    return SetGradients(
+        sketches=combine([part.sketches for part in parts]),
+        sq_norms=combine([part.sq_norms for part in parts]),
+        draw_sq_norms=combine(draws) if draws else None,
+        layer_sq_norms=combine([part.layer_sq_norms for part in parts]),
+    )
 
 
 def _padded(rows: Batch, block: int) -> Batch:

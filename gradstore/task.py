@@ -50,11 +50,18 @@ class Batch:
         return len(self.inputs)
 
     def to(self, device: torch.device | str) -> Batch:
-        labels = None if self.labels is None else self.labels.to(device)
-        return Batch(self.inputs.to(device), labels, self.keys.to(device))
+        labels = None if self.labels is None else _moved(self.labels, device)
+        return Batch(_moved(self.inputs, device), labels, _moved(self.keys, device))
 
     def __getitem__(self, rows: slice) -> Batch:
         return Batch(self.inputs[rows], None if self.labels is None else self.labels[rows], self.keys[rows])
+
+
+def _moved(values: Tensor, device: torch.device | str) -> Tensor:
+    """To a GPU through pinned memory: the caller need not wait until it has arrived."""
+    if torch.device(device).type != "cuda" or values.is_cuda:
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 class Noise:
@@ -86,11 +93,12 @@ class Noise:
 class Task(ABC):
     """A model and its per-example loss. Subclass it for your own model and pass `--model module:Subclass`.
 
-    `encoder` names the parameters that `--parameters encoder` tracks (a pattern, see `tracked_parameters`).
-    `needs_labels` says that `loss` reads `batch.labels`.
+    `encoder` and `decoder` name the parameters that `--parameters encoder` and `--parameters decoder` track
+    (patterns, see `tracked_parameters`). `needs_labels` says that `loss` reads `batch.labels`; `latent` must not.
     """
 
     encoder: ClassVar[str] = "encoder.*"
+    decoder: ClassVar[str] = "decoder.*"
     needs_labels: ClassVar[bool] = False
 
     @abstractmethod
@@ -110,22 +118,40 @@ def tracked_parameters(task: Task, model: nn.Module, pattern: str) -> dict[str, 
     """The parameters that `pattern` names, in the model's order; a tied parameter appears once.
 
     Args:
-        pattern: `all`, `encoder` (what `task.encoder` says), or shell patterns over parameter names separated
-            by commas, such as `encoder.*,head.weight`.
+        pattern: `all`, `encoder` or `decoder` (what `task.encoder` and `task.decoder` say), or shell patterns over
+            parameter names separated by commas, such as `encoder.*,head.weight`.
 
     Raises:
         ParametersError: the pattern names no parameter.
     """
-    globs = {"all": "*", "encoder": task.encoder}.get(pattern, pattern).split(",")
+    words = {"all": "*", "encoder": task.encoder, "decoder": task.decoder}
+    globs = words.get(pattern, pattern).split(",")
     named = dict(model.named_parameters())
     found = {name: p for name, p in named.items() if _matches(name, globs)}
     if not found:
         raise ParametersError(
             f"--parameters {pattern!r} names none of the model's {len(named)} parameters. "
             f"They are called {', '.join(list(named)[:6])}{', …' if len(named) > 6 else ''}. "
-            "Use all, encoder, or shell patterns separated by commas."
+            "Use all, encoder, decoder, or shell patterns separated by commas."
         )
     return found
+
+
+def require_distinct_sets(task: Task, model: nn.Module, patterns: Sequence[str]) -> None:
+    """Every pattern names parameters, and no two of them the same.
+
+    Raises:
+        ParametersError: says which.
+    """
+    seen: dict[frozenset[str], str] = {}
+    for pattern in patterns:
+        names = frozenset(tracked_parameters(task, model, pattern))
+        if names in seen:
+            raise ParametersError(
+                f"--parameters {seen[names]!r} and --parameters {pattern!r} name the same {len(names)} parameters. "
+                "Leave one of them out."
+            )
+        seen[names] = pattern
 
 
 def _matches(name: str, globs: Sequence[str]) -> bool:

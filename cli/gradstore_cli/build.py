@@ -35,6 +35,7 @@ def build(
 
     Example:
       gradstore build digits.npz --store digits.store
+      gradstore build digits.npz --store both.store --parameters encoder --parameters decoder
       gradstore build photos --store photos.store --image-size 16 --dry-run
     """
     from gradstore_cli.progress import TerminalReporter
@@ -66,6 +67,7 @@ def _print_estimate(found: Estimate) -> None:
             "Store size": human.size(found.n_bytes),
             "Training": f"about {human.duration(found.seconds_training)}",
             "Sketching": f"about {human.duration(found.seconds_sketching)}",
+            "of it": ", ".join(f"{how} {share:.0%}" for how, share in found.time_shares.items()),
         }
     )
     rows = [(route, human.count(tensors), human.count(numbers)) for route, tensors, numbers in found.coverage]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from gradstore_cli import human
-from gradstore_cli.options import JsonOption, StoreArgument
+from gradstore_cli.options import JsonOption, ParametersOption, StoreArgument
 
 
 def index(
@@ -16,6 +16,7 @@ def index(
         Literal["none", "cosine", "relatif"],
         typer.Option(help="The reading that it serves; cosine and relatif share one index."),
     ] = "none",
+    parameters: ParametersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build the FAISS index that --index flat searches.
@@ -28,11 +29,12 @@ def index(
     from gradstore_cli.progress import TerminalReporter
     from gradstore_cli.tables import print_json
 
-    opened = gradstore.open(store)
+    opened = gradstore.open(store, parameters=parameters)
     done = "Already there:" if opened.has_index(normalise) else "Built"
     with TerminalReporter().steps("Building the index"):
         path = opened.build_index(normalise)
     n_bytes = path.stat().st_size
     typer.echo(f"{done} {path} ({human.size(n_bytes)}). Search it with --index flat --normalise {normalise}.", err=True)
     if as_json:
-        print_json({"index": str(path), "normalise": normalise, "bytes": n_bytes})
+        found = {"index": str(path), "normalise": normalise, "parameters": opened.store.parameters, "bytes": n_bytes}
+        print_json(found)

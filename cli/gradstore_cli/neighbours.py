@@ -13,7 +13,6 @@ from gradstore_cli.search_output import (
     IdOption,
     IncludeSelfOption,
     KOption,
-    LabelsOption,
     QueryOption,
     Question,
     give_answers,
@@ -33,7 +32,6 @@ def neighbours(
     ids: IdOption = None,
     k: KOption = 10,
     checkpoint: Annotated[int, typer.Option(help="Whose latent space: 0 is the first, -1 the last.")] = -1,
-    labels: LabelsOption = None,
     include_self: IncludeSelfOption = False,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
@@ -47,6 +45,6 @@ def neighbours(
       gradstore neighbours digits.store --query digit.png -k 5 --json
     """
     destination = TableOutput(output, format, as_json)
-    opened, queries, names = Question(store, query, ids, labels, device).open()
+    opened, queries, names = Question(store, query, ids, None, device, labelled=False).open()
     table = opened.neighbours(queries, k, checkpoint=checkpoint, include_self=include_self)
     give_answers(table, names, _MEANING, destination, _COLUMNS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradstore_cli.options import JsonOption, OutputOption, StoreArgument
+from gradstore_cli.options import JsonOption, OutputOption, ParametersOption, StoreArgument
 from gradstore_cli.search_output import (
     INFLUENCE_COLUMNS,
     DeviceOption,
@@ -26,6 +26,7 @@ def opponents(
     query: QueryOption = None,
     ids: IdOption = None,
     k: KOption = 10,
+    parameters: ParametersOption = None,
     normalise: NormaliseOption = "none",
     index: IndexOption = "exact",
     labels: LabelsOption = None,
@@ -42,6 +43,6 @@ def opponents(
       gradstore opponents digits.store --query digit.png -o opponents.csv
     """
     destination = TableOutput(output, format, as_json)
-    opened, queries, names = Question(store, query, ids, labels, device).open()
+    opened, queries, names = Question(store, query, ids, labels, device, parameters).open()
     table = opened.opponents(queries, k, normalise=normalise, index=index, include_self=include_self)
     give_answers(table, names, meaning_of("opponents", normalise), destination, INFLUENCE_COLUMNS)

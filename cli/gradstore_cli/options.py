@@ -9,6 +9,12 @@ import typer
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="The gradient store.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+ParametersOption = Annotated[
+    str | None,
+    typer.Option(
+        "--parameters", metavar="NAME", help="Whose gradients: a set that build tracked; by default its first."
+    ),
+]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write a file; its extension names the format.")
 ]

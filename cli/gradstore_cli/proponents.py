@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradstore_cli.options import JsonOption, OutputOption, StoreArgument
+from gradstore_cli.options import JsonOption, OutputOption, ParametersOption, StoreArgument
 from gradstore_cli.search_output import (
     INFLUENCE_COLUMNS,
     DeviceOption,
@@ -26,6 +26,7 @@ def proponents(
     query: QueryOption = None,
     ids: IdOption = None,
     k: KOption = 10,
+    parameters: ParametersOption = None,
     normalise: NormaliseOption = "none",
     index: IndexOption = "exact",
     labels: LabelsOption = None,
@@ -42,6 +43,6 @@ def proponents(
       gradstore proponents digits.store --query digit.png --normalise relatif -k 5
     """
     destination = TableOutput(output, format, as_json)
-    opened, queries, names = Question(store, query, ids, labels, device).open()
+    opened, queries, names = Question(store, query, ids, labels, device, parameters).open()
     table = opened.proponents(queries, k, normalise=normalise, index=index, include_self=include_self)
     give_answers(table, names, meaning_of("proponents", normalise), destination, INFLUENCE_COLUMNS)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gradstore_cli.options import JsonOption, OutputOption
+from gradstore_cli.options import JsonOption, OutputOption, ParametersOption
 from gradstore_cli.table_output import TableOutput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from gradstore.api import GradientStore
 
 _SHOWN = 20
 _COLUMNS = ("rank", "id", "label", "score", "percentile", "reason")
@@ -25,6 +27,7 @@ def rank_outliers(
     signal: Annotated[
         str, typer.Option(metavar="NAME", help="Rank by this signal; --list-signals names them.")
     ] = "combined",
+    parameters: ParametersOption = None,
     output: OutputOption = None,
     format: Annotated[
         Literal["parquet", "csv", "jsonl", "html"] | None,
@@ -39,6 +42,7 @@ def rank_outliers(
       gradstore rank-outliers digits.store
       gradstore rank-outliers digits.store -o suspicious.csv
       gradstore rank-outliers digits.store --signal loss -o suspicious.html
+      gradstore rank-outliers both.store --parameters decoder
       gradstore rank-outliers --list-signals
     """
     if list_signals:
@@ -48,40 +52,52 @@ def rank_outliers(
         raise typer.BadParameter("Give the gradient store to rank.", param_hint="STORE")
     destination = TableOutput(output, format, as_json)
     if destination.is_page:
-        _write_page(store, signal, top, destination)
+        _require_page(top, destination)
+    opened = _open(store, parameters)
+    about = {"store": str(store), "parameters": opened.store.parameters, "by": signal}
+    if destination.is_page:
+        _write_page(opened, signal, destination, about)
     else:
-        table = _rank(store, signal, top if top or destination.is_file else _SHOWN)
-        destination.deliver(table, _COLUMNS, {"store": str(store), "by": signal})
+        table = _rank(opened, signal, top if top or destination.is_file else _SHOWN)
+        destination.deliver(table, _COLUMNS, about)
 
 
-def _rank(store: Path, signal: str, top: int | None) -> pa.Table:
+def _open(store: Path, parameters: str | None) -> GradientStore:
     import gradstore
+
+    return gradstore.open(store, parameters=parameters)
+
+
+def _rank(opened: GradientStore, signal: str, top: int | None) -> pa.Table:
     from gradstore_cli.progress import TerminalReporter
     from gradstore_pipelines.progress import following
 
     with following(TerminalReporter(), "signals", "rows") as progress:
-        return gradstore.open(store).rank(by=signal, top=top, progress=progress)
+        return opened.rank(by=signal, top=top, progress=progress)
 
 
-def _write_page(store: Path, signal: str, top: int | None, destination: TableOutput) -> None:
+def _require_page(top: int | None, destination: TableOutput) -> None:
     if destination.path is None:
         raise typer.BadParameter("An HTML page needs a file: pass -o FILE.html.")
     if top is not None:
         raise typer.BadParameter("An HTML page shows both ends of the whole ranking: leave --top out.")
-    from gradstore.store import Store
+
+
+def _write_page(opened: GradientStore, signal: str, destination: TableOutput, about: dict[str, str]) -> None:
     from gradstore_pipelines.report import write_report
 
-    table = _rank(store, signal, None)
-    write_report(Store.open(store), table, destination.path, f"Suspicious examples of {store.name}")
-    destination.say_written(table, {"store": str(store), "by": signal})
+    assert destination.path is not None
+    table = _rank(opened, signal, None)
+    write_report(opened.store, table, destination.path, f"Suspicious examples of {opened.store.path.name}")
+    destination.say_written(table, about)
 
 
 def _print_signals(as_json: bool) -> None:
-    from gradstore.ranking.signals import SIGNALS
+    from gradstore.ranking.signals import ALL_SIGNALS
     from gradstore_cli.tables import Column, print_json, print_table
 
     if as_json:
-        print_json({"signals": [{"name": s.name, "unit": s.unit, "meaning": s.meaning} for s in SIGNALS.values()]})
+        print_json({"signals": [{"name": s.name, "unit": s.unit, "meaning": s.meaning} for s in ALL_SIGNALS.values()]})
     else:
         columns = [Column("signal"), Column("unit"), Column("a high value means")]
-        print_table(columns, [(s.name, s.unit, s.meaning) for s in SIGNALS.values()])
+        print_table(columns, [(s.name, s.unit, s.meaning) for s in ALL_SIGNALS.values()])

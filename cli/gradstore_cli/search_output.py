@@ -57,6 +57,9 @@ class Question:
     ids: list[str] | None
     labels: Path | None
     device: str
+    parameters: str | None = None
+    labelled: bool = True
+    """Whether the answer depends on the queries' labels."""
 
     def __post_init__(self) -> None:
         if (self.query is None) == (not self.ids):
@@ -69,11 +72,11 @@ class Question:
         import gradstore
         from gradstore_pipelines.queries import open_queries
 
-        opened = gradstore.open(self.store, device=self.device)
+        opened = gradstore.open(self.store, parameters=self.parameters, device=self.device)
         if self.query is None:
             assert self.ids is not None
             return opened, self.ids, self.ids
-        batch, names = open_queries(opened.store, self.query, self.labels)
+        batch, names = open_queries(opened.store, self.query, self.labels, labelled=self.labelled)
         return opened, batch, names
 
 

@@ -62,6 +62,7 @@ def _parameter(field: Field[Any], hint: Any, help: str, *, positional: bool) -> 
     default: Any = inspect.Parameter.empty if field.default is MISSING else field.default
     if get_origin(hint) is tuple:
         hint, default, help = list[get_args(hint)[0]], list(default), f"{help} Repeatable."  # type: ignore[misc]
-    option = typer.Argument(metavar=field.name.upper(), help=help) if positional else typer.Option(help=help)
+    flag = [f"--{field.name.replace('_', '-')}"] if hint is bool else []  # and no --no-…
+    option = typer.Argument(metavar=field.name.upper(), help=help) if positional else typer.Option(*flag, help=help)
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[hint, option])

@@ -1,17 +1,21 @@
-"""The engine: one forward and one backward of a batch give every example's sketch and exact norm.
+"""The engine: one forward and one backward of a batch give every example's sketches and exact norms.
 
 Tracked parameters require gradients, everything else is frozen; `capture` takes what flows in and out of each
-tracked module, the layer's rule turns that into per-example gradients, and the sink folds them away at once.
-Why hooks and not `vmap`: measured, `vmap(grad)` costs 1.5 to 20 plain training steps, this one to two.
+operation that reads a tracked parameter, the operation's rule turns that into per-example gradients, and the sink
+folds them away at once. Why not `vmap`: measured, `vmap(grad)` costs 1.5 to 20 plain training steps, this one or
+less to two.
+
+Several sets of parameters share the pass: a parameter is folded once, whatever the number of sets that hold it.
 
 `GradientEngine.prepare` plans the routes and compares the engine with plain autograd on a few examples. It
-must run before the first batch: a parameter that is also used outside its module, a loss that mixes examples
+must run before the first batch: a parameter that is also used where nobody sees it, a loss that mixes examples
 or BatchNorm in training mode would otherwise give plausible wrong numbers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -19,32 +23,58 @@ from torch import Tensor, nn
 
 from gradstore.errors import LossShapeError, TrainingModeError
 from gradstore.gradients import fallback
-from gradstore.gradients.capture import Call, capture
-from gradstore.gradients.coverage import Coverage, Route
-from gradstore.gradients.rules import Emit, NoRuleError, rule_for
-from gradstore.gradients.sink import GradientSink
+from gradstore.gradients.capture import (
+    Capture,
+    InputChangedError,
+    Layouts,
+    Operation,
+    Recorder,
+    UnseenOperationError,
+    backward,
+    plain_evaluation,
+    record,
+)
+from gradstore.gradients.coverage import Coverage
+from gradstore.gradients.forms import Form
+from gradstore.gradients.layout import telling_batch
+from gradstore.gradients.rules import NoRuleError
+from gradstore.gradients.rules.apply import forms_by_parameter
+from gradstore.gradients.sink import GradientSink, Group, sum_of
 from gradstore.sketch import CountSketch
 from gradstore.task import Batch, Task, tracked_parameters
+
+
+@dataclass(frozen=True)
+class SetGradients:
+    """What the engine knows of a batch's gradients with respect to one set of parameters."""
+
+    sketches: Float[Tensor, "example d_sketch"]
+    sq_norms: Float[Tensor, " example"]
+    """float64, exact; of the gradient averaged over the draws"""
+    draw_sq_norms: Float[Tensor, " example"] | None
+    """float64, mean over the draws of each draw's squared norm; None for a single draw"""
+    layer_sq_norms: Float[Tensor, "example layer"]
+    """float64, by layer (`GradientEngine.layers`); they sum to `sq_norms`"""
 
 
 @dataclass(frozen=True)
 class Gradients:
     """What the engine knows of a batch of examples."""
 
-    sketches: Float[Tensor, "example d_sketch"]
-    sq_norms: Float[Tensor, " example"]  # float64, exact
+    sets: Mapping[str, SetGradients]
+    """By name of the set, in the order asked for."""
     losses: Float[Tensor, " example"]
     latents: Float[Tensor, "example d_latent"]
 
 
 class GradientEngine:
-    """Per-example gradients of `task`'s loss with respect to the parameters that `pattern` names."""
+    """Per-example gradients of `task`'s loss with respect to one or several sets of parameters."""
 
     def __init__(
         self,
         task: Task,
         model: nn.Module,
-        pattern: str,
+        sets: str | Mapping[str, str],
         *,
         d_sketch: int,
         seed: int,
@@ -54,14 +84,23 @@ class GradientEngine:
         """Freeze and hook up `model` (it is put in eval mode).
 
         Args:
-            pattern: which parameters to track, see `gradstore.task.tracked_parameters`.
+            sets: which parameters to track, name -> pattern (see `gradstore.task.tracked_parameters`); a pattern
+                alone is a set of that name.
             d_sketch: length of a sketch.
             seed: of the projection and of the noise.
             n_draws: Monte Carlo draws that a stochastic loss is averaged over.
-            coverage: routes planned earlier for the same task and pattern; else call `prepare`.
+            coverage: routes planned earlier for the same task and sets; else call `prepare`.
         """
         self.task, self.model, self.seed, self.n_draws = task, model.eval(), seed, n_draws
-        self.parameters = tracked_parameters(task, model, pattern)
+        patterns = {sets: sets} if isinstance(sets, str) else dict(sets)
+        chosen = {name: tracked_parameters(task, model, pattern) for name, pattern in patterns.items()}
+        union = {name for parameters in chosen.values() for name in parameters}
+        self.parameters = {name: p for name, p in model.named_parameters() if name in union}
+        self._groups: dict[str, Group] = {
+            name: tuple(s for s in chosen if name in chosen[s]) for name in self.parameters
+        }
+        self.layers = {s: _layers(parameters) for s, parameters in chosen.items()}
+        _let_cudnn_differentiate(model)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for parameter in self.parameters.values():
@@ -70,7 +109,7 @@ class GradientEngine:
         # Norms and sketches of half-precision models are summed in float32.
         self.dtype = first.dtype if first.dtype == torch.float64 else torch.float32
         self.projection = self._projection(d_sketch, stream=0)
-        self.coverage = coverage or self._static_coverage()
+        self.coverage = coverage or Coverage(())
 
     def use_stream(self, stream: int) -> None:
         """Project by another independent projection of the same seed; a store has one a checkpoint."""
@@ -84,29 +123,34 @@ class GradientEngine:
 
     def run(self, batch: Batch) -> Gradients:
         """Sketches, exact squared norms, losses and latents of a batch (on the model's device)."""
-        losses, sink = self.collect(batch)
-        with torch.no_grad():
-            latents = self.task.latent(self.model, batch).flatten(1)
-        return Gradients(sink.sketch.result(), sink.total_sq_norms(), losses, latents)
+        losses, sink = self._collect_anyhow(batch)
+        sets = {name: self._of_set(name, sink) for name in self.layers}
+        return Gradients(sets, losses, self.latents(batch))
 
-    def collect(self, batch: Batch) -> tuple[Float[Tensor, " example"], GradientSink]:
-        """Losses, and the sink holding norms per parameter and the sketch."""
-        sink = GradientSink(self.projection.buffer(len(batch)), len(batch))
-        modules = self._modules()
-        losses, calls = capture(
-            list(modules), lambda: self.loss(batch), lambda losses: self.check_losses(losses, batch)
-        )
-        with torch.no_grad():
-            for module, names in modules.items():
-                if calls[module]:
-                    self._apply_rule(module, calls[module], Emit(names, sink, self.dtype))
-        if vmapped := self.coverage.by("vmap"):
+    def latents(self, batch: Batch) -> Float[Tensor, "example d_latent"]:
+        """The task's latents, each as one row."""
+        with torch.no_grad(), plain_evaluation():
+            return self.task.latent(self.model, batch).flatten(1)
+
+    def collect(self, batch: Batch, coverage: Coverage | None = None) -> tuple[Float[Tensor, " example"], GradientSink]:
+        """Losses, and the sink holding norms per parameter and the sketches; `coverage`: other routes than planned."""
+        coverage = coverage or self.coverage
+        sink = self.sink(len(batch))
+        losses = self.by_rules(batch, sink, coverage)
+        if vmapped := coverage.by("vmap"):
             fallback.emit(self.vmapped(vmapped, batch), sink, self.dtype)
-        if looped := self.coverage.by("loop"):
+        if looped := coverage.by("loop"):
             fallback.emit(self.looped(looped, batch), sink, self.dtype)
-        for name in self.parameters:
-            sink.sq_norms.setdefault(name, torch.zeros(len(batch), dtype=torch.float64, device=losses.device))
         return losses, sink
+
+    def _collect_anyhow(self, batch: Batch) -> tuple[Float[Tensor, " example"], GradientSink]:
+        """`collect`; examples that lead the model where no rule follows go one by one, this batch alone."""
+        coverage = self.coverage
+        while True:
+            try:
+                return self.collect(batch, coverage)
+            except (NoRuleError, InputChangedError, UnseenOperationError) as error:
+                coverage = coverage.moved(error.sources, "loop", str(error))
 
     def prepare(self, batch: Batch) -> Coverage:
         """Plan every parameter's route on a few examples and hold the result against plain autograd.
@@ -120,9 +164,21 @@ class GradientEngine:
         self.coverage = plan(self, batch)
         return self.coverage
 
+    def sink(self, n_examples: int) -> GradientSink:
+        """An empty sink for a batch."""
+        return GradientSink(self.projection, self._groups, n_examples, n_draws=self.n_draws)
+
     def loss(self, batch: Batch) -> Float[Tensor, " example"]:
         """[B] losses averaged over the draws."""
-        return fallback.mean_loss(self.task, self.model, batch, self.seed, self.n_draws)
+        with plain_evaluation():
+            return fallback.mean_loss(self.task, self.model, batch, self.seed, self.n_draws)
+
+    def find_layouts(self, batch: Batch) -> tuple[Layouts, Sequence[Operation]]:
+        """Run a forward pass that tells where every operation holds the examples; also gives the operations."""
+        telling, period = telling_batch(self.model, batch)
+        recorder = Recorder(self.parameters, len(telling), {}, period=period)
+        record(self.model, recorder, lambda: self._draw_loss(telling, 0))
+        return recorder.layouts, recorder.operations
 
     def vmapped(self, names: list[str], batch: Batch) -> fallback.Pieces:
         """Full gradients of `names` by `vmap(grad)`."""
@@ -153,43 +209,62 @@ class GradientEngine:
                 "Do not average over the batch: use reduction='none' and sum over the other axes."
             )
 
-    def names_of(self, module: nn.Module) -> list[str]:
-        """Full names of the tracked parameters that `module`'s rule reports."""
-        return list(self._modules().get(module, {}).values())
+    def by_rules(self, batch: Batch, sink: GradientSink, coverage: Coverage) -> Float[Tensor, " example"]:
+        """Losses averaged over the draws; gradients of the parameters that go by rules."""
+        names = coverage.by("rule")
+        draws = [self._capture(batch, draw, set(names)) for draw in range(self.n_draws)]
+        with torch.no_grad():
+            found = [forms_by_parameter(draw, set(names), len(batch), self.dtype) for draw in draws]
+            for name in names:
+                forms: list[list[Form]] = [by_parameter.pop(name, []) for by_parameter in found]
+                if any(forms):
+                    sink.take(name, forms)
+        return sum_of([draw.losses for draw in draws]) / self.n_draws
 
-    def _static_coverage(self) -> Coverage:
-        owners = _owners(self.model)
-        routes = []
-        for name, parameter in self.parameters.items():
-            owner = owners[id(parameter)]
-            known = rule_for(self.model.get_submodule(owner[0].rpartition(".")[0])) if len(owner) == 1 else None
-            reason = "shared by several modules" if len(owner) > 1 else "no rule for its module"
-            how, detail = ("rule", known[0]) if known else ("vmap", reason)
-            routes.append(Route(name, parameter.numel(), how, detail))  # type: ignore[arg-type]
-        return Coverage(tuple(routes))
-
-    def _modules(self) -> dict[nn.Module, dict[str, str]]:
-        """The modules whose rule is used, each with local and full names of its tracked parameters."""
-        modules: dict[nn.Module, dict[str, str]] = {}
-        for name in self.coverage.by("rule"):
-            prefix, _, local = name.rpartition(".")
-            modules.setdefault(self.model.get_submodule(prefix), {})[local] = name
-        return modules
-
-    def _apply_rule(self, module: nn.Module, calls: list[Call], emit: Emit) -> None:
-        known = rule_for(module)
-        if known is None:
-            raise NoRuleError(f"{type(module).__name__} has no rule")
+    def _capture(self, batch: Batch, draw: int, names: set[str]) -> Capture:
+        """Forward and backward; a way through the model that was never taken before is looked at first."""
         try:
-            known[1](module, calls, emit)
-        except NoRuleError as error:
-            error.parameters = emit.full_names  # the planner sends them to the fallback
-            raise
+            return self._recorded(batch, draw, names)
+        except UnseenOperationError:
+            layouts = {**self.find_layouts(batch)[0], **self.coverage.layouts}
+            self.coverage = replace(self.coverage, layouts=layouts)
+            return self._recorded(batch, draw, names)
+
+    def _recorded(self, batch: Batch, draw: int, names: set[str]) -> Capture:
+        ignored = self.parameters.keys() - names
+        recorder = Recorder(self.parameters, len(batch), dict(self.coverage.layouts), ignored)
+        losses = record(self.model, recorder, lambda: self._draw_loss(batch, draw))
+        self.check_losses(losses, batch)
+        return backward(recorder, losses)
+
+    def _draw_loss(self, batch: Batch, draw: int) -> Tensor:
+        return fallback.draw_loss(self.task, self.model, batch, self.seed, draw)
+
+    def _of_set(self, chosen: str, sink: GradientSink) -> SetGradients:
+        names = [name for name, group in self._groups.items() if chosen in group]
+        layers = [
+            sum_of([sink.sq_norms[name] for name in names if _layer(name) == layer]) for layer in self.layers[chosen]
+        ]
+        return SetGradients(
+            sketches=sink.sketch(chosen),
+            sq_norms=sink.total_sq_norms(names),
+            draw_sq_norms=sum_of([sink.draw_sq_norms[name] for name in names]) if self.n_draws > 1 else None,
+            layer_sq_norms=torch.stack(layers, dim=1),
+        )
 
 
-def _owners(model: nn.Module) -> dict[int, list[str]]:
-    """All names under which each parameter is reached."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return names
+def _let_cudnn_differentiate(model: nn.Module) -> None:
+    """CuDNN's recurrent layers have no backward in eval mode; without dropout both modes are the same."""
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase) and any(p.is_cuda for p in module.parameters()):
+            module.dropout = 0.0
+            module.train()
+
+
+def _layer(parameter: str) -> str:
+    """The module that owns a parameter; a parameter of the model itself is a layer of its own."""
+    return parameter.rpartition(".")[0] or parameter
+
+
+def _layers(parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_layer(name) for name in parameters))

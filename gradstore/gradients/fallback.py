@@ -5,34 +5,42 @@ Only those parameters are differentiated. Slower than a rule, and the coverage r
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from gradstore.gradients.capture import plain_evaluation
 from gradstore.gradients.sink import GradientSink, example_chunks
 from gradstore.sketch import matrix_shape
 from gradstore.task import Batch, Noise, Task
 
-Pieces = Iterator[tuple[slice, dict[str, Tensor]]]
+Pieces = Iterator[tuple[int, list[dict[str, Tensor]]]]
+"""The first example of a piece, and for every draw the full gradients [b, *parameter shape]."""
 
 
 class _Loss(nn.Module):
     """`task.loss` as a module, so that `functional_call` swaps parameters wherever the loss reads the model."""
 
-    def __init__(self, task: Task, model: nn.Module, seed: int, n_draws: int) -> None:
+    def __init__(self, task: Task, model: nn.Module, seed: int) -> None:
         super().__init__()
-        self.task, self.model, self.seed, self.n_draws = task, model, seed, n_draws
+        self.task, self.model, self.seed = task, model, seed
 
-    def forward(self, inputs: Tensor, labels: Tensor | None, key: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor, labels: Tensor | None, key: Tensor, draw: int) -> Tensor:
         batch = Batch(inputs[None], None if labels is None else labels[None], key[None])
-        return mean_loss(self.task, self.model, batch, self.seed, self.n_draws)[0]
+        return draw_loss(self.task, self.model, batch, self.seed, draw)[0]
+
+
+def draw_loss(task: Task, model: nn.Module, batch: Batch, seed: int, draw: int) -> Tensor:
+    """[B] losses of one Monte Carlo draw."""
+    return task.loss(model, batch, Noise(batch.keys, seed, draw))
 
 
 def mean_loss(task: Task, model: nn.Module, batch: Batch, seed: int, n_draws: int) -> Tensor:
     """[B] losses averaged over the Monte Carlo draws."""
-    draws = [task.loss(model, batch, Noise(batch.keys, seed, draw)) for draw in range(n_draws)]
+    draws = [draw_loss(task, model, batch, seed, draw) for draw in range(n_draws)]
     return draws[0] if n_draws == 1 else torch.stack(draws).mean(0)
 
 
@@ -43,18 +51,20 @@ def vmap_gradients(task: Task, model: nn.Module, names: Sequence[str], batch: Ba
         RuntimeError: the loss does something that vmap cannot (data-dependent control flow, an operator
             without a batching rule).
     """
-    wrapped = _Loss(task, model, seed, n_draws)
+    wrapped = _Loss(task, model, seed)
     tracked = {f"model.{name}": model.get_parameter(name).detach() for name in names}
 
-    def loss(parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor | None, key: Tensor) -> Tensor:
-        value: Tensor = functional_call(wrapped, dict(parameters), (inputs, labels, key))
+    def loss(parameters: Mapping[str, Tensor], inputs: Tensor, labels: Tensor | None, key: Tensor, draw: int) -> Tensor:
+        value: Tensor = functional_call(wrapped, dict(parameters), (inputs, labels, key, draw))
         return value
 
-    per_example = vmap(grad(loss), in_dims=(None, 0, None if batch.labels is None else 0, 0))
-    for rows in example_chunks(len(batch), sum(4 * p.numel() for p in tracked.values())):
+    per_example = vmap(grad(loss), in_dims=(None, 0, None if batch.labels is None else 0, 0, None))
+    for rows in example_chunks(len(batch), n_draws * sum(4 * p.numel() for p in tracked.values())):
         part = batch[rows]
-        grads = per_example(tracked, part.inputs, part.labels, part.keys)
-        yield rows, {name: grads[f"model.{name}"] for name in names}
+        with plain_evaluation(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*batching rule.*")  # the coverage report says what is slow
+            draws = [per_example(tracked, part.inputs, part.labels, part.keys, draw) for draw in range(n_draws)]
+        yield rows.start, [{name: grads[f"model.{name}"] for name in names} for grads in draws]
 
 
 def loop_gradients(task: Task, model: nn.Module, names: Sequence[str], batch: Batch, seed: int, n_draws: int) -> Pieces:
@@ -62,15 +72,22 @@ def loop_gradients(task: Task, model: nn.Module, names: Sequence[str], batch: Ba
     tracked = [model.get_parameter(name) for name in names]
     for row in range(len(batch)):
         one = batch[row : row + 1]
-        with torch.enable_grad():
-            loss = mean_loss(task, model, one, seed, n_draws).sum()
-        grads = torch.autograd.grad(loss, tracked, allow_unused=True, materialize_grads=True)
-        yield slice(row, row + 1), {name: g.to_dense()[None] for name, g in zip(names, grads, strict=True)}
+        draws = []
+        for draw in range(n_draws):
+            with torch.enable_grad(), plain_evaluation():
+                loss = draw_loss(task, model, one, seed, draw).sum()
+                grads = torch.autograd.grad(loss, tracked, allow_unused=True, materialize_grads=True)
+            draws.append({name: g.to_dense()[None] for name, g in zip(names, grads, strict=True)})
+        yield row, draws
 
 
 def emit(pieces: Pieces, sink: GradientSink, dtype: torch.dtype) -> None:
     """Hand full gradients to the sink as matrices."""
-    for rows, grads in pieces:
-        for name, value in grads.items():
-            shape = matrix_shape(tuple(value.shape[1:]))
-            sink.dense(name, value.detach().to(dtype).reshape(len(value), *shape), rows.start)
+    for first, draws in pieces:
+        for name in draws[0]:
+            values = [_matrices(grads[name].detach().to(dtype)) for grads in draws]
+            sink.add(name, first, [value.mT if sink.is_swapped(name) else value for value in values])
+
+
+def _matrices(grads: Tensor) -> Tensor:
+    return grads.reshape(len(grads), *matrix_shape(tuple(grads.shape[1:])))

@@ -1,25 +1,26 @@
 """The probe: plan every parameter's route, and hold the engine against plain autograd before anything is stored.
 
-The reference takes each example alone, batch of one; the engine takes them together. A parameter whose
-gradient does not all pass through its module's output (used through functions, shared, called on something
-without an axis of examples) shows as a wrong norm and is sent to `vmap`; what `vmap` cannot do goes one example
-at a time. What still differs is an error: stored numbers that nobody checked are worse than none.
+The reference takes each example alone, batch of one; the engine takes them together. A parameter that is also read
+where the engine cannot see it (a function of the user's own, a scripted module) shows as a wrong norm and is sent to
+`vmap`; what `vmap` cannot do goes one example at a time. What still differs is an error: stored numbers that nobody
+checked are worse than none.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from gradstore.errors import MixedExamplesError, ProbeError
 from gradstore.gradients import fallback
-from gradstore.gradients.capture import InputChangedError
-from gradstore.gradients.coverage import Coverage, How
+from gradstore.gradients.capture import InputChangedError, Layouts, Operation, UnseenOperationError
+from gradstore.gradients.coverage import Coverage, How, Route
 from gradstore.gradients.rules import NoRuleError
 from gradstore.gradients.sink import GradientSink
 from gradstore.task import Batch
@@ -39,19 +40,44 @@ def plan(engine: GradientEngine, batch: Batch) -> Coverage:
     engine.refuse_training_mode()
     losses = _losses_together(engine, batch)
     engine.refuse_training_mode()  # a loss may have called model.train()
+    layouts, operations = engine.find_layouts(batch)
+    tolerance = _tolerance(engine, operations)
     reference = _reference(engine, batch)
-    _refuse_mixed(engine, losses, reference.losses)
-    engine.coverage = _without_failures(engine, batch)
+    _refuse_mixed(losses, reference.losses, tolerance)
+    engine.coverage = _without_failures(engine, batch, _by_rules(engine, layouts, operations))
     ways: tuple[How, How] = ("vmap", "loop")
     for how in ways:
         _, sink = engine.collect(batch)
-        wrong = _wrong(engine, sink, reference.sink)
+        wrong = _wrong(sink, reference.sink, tolerance)
         if not wrong:
             break
-        reason = "its gradient does not all pass through its module's output"
+        reason = "it is read where the engine cannot see it"
         engine.coverage = _without_failures(engine, batch, engine.coverage.moved(wrong, how, reason))
-    _refuse_disagreement(engine, batch, reference.sink)
+    _refuse_disagreement(engine, batch, reference.sink, tolerance)
     return engine.coverage
+
+
+def _by_rules(engine: GradientEngine, layouts: Layouts, operations: Sequence[Operation]) -> Coverage:
+    """Every parameter by the rules of the operations that read it."""
+    readers: dict[str, dict[str, None]] = {name: {} for name in engine.parameters}
+    for operation in operations:
+        for name in operation.sources:
+            readers[name][operation.name] = None
+    routes = [
+        Route(name, p.numel(), "rule", " + ".join(readers[name]) or "read by nothing")
+        for name, p in engine.parameters.items()
+    ]
+    return Coverage(tuple(routes), layouts)
+
+
+def _tolerance(engine: GradientEngine, operations: Sequence[Operation]) -> float:
+    """About the square root of the coarsest precision: rounding stays far below, a mistake far above.
+
+    That of the parameters, or, under autocast, of what is computed from them.
+    """
+    dtypes = [parameter.dtype for parameter in engine.parameters.values()]
+    dtypes += [operation.dtype for operation in operations]
+    return 3.0 * math.sqrt(max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point))
 
 
 def _losses_together(engine: GradientEngine, batch: Batch) -> Float[Tensor, " example"]:
@@ -62,17 +88,23 @@ def _losses_together(engine: GradientEngine, batch: Batch) -> Float[Tensor, " ex
 
 
 def _reference(engine: GradientEngine, batch: Batch) -> _Reference:
-    sink = GradientSink(engine.projection.buffer(len(batch)), len(batch))
+    sink = engine.sink(len(batch))
     fallback.emit(engine.looped(list(engine.parameters), batch), sink, engine.dtype)
     with torch.no_grad():
         losses = torch.cat([engine.loss(batch[row : row + 1]) for row in range(len(batch))])
+    for name, sq_norms in sink.sq_norms.items():
+        if not bool(torch.isfinite(sq_norms).all()):
+            raise ProbeError(
+                f"Plain autograd gives a gradient of {name} that is not finite, on examples of the probe alone. "
+                "Does the loss overflow? Half precision does so early: try the model in bfloat16 or float32."
+            )
     return _Reference(losses, sink)
 
 
-def _refuse_mixed(engine: GradientEngine, together: Tensor, alone: Tensor) -> None:
+def _refuse_mixed(together: Tensor, alone: Tensor, tolerance: float) -> None:
     scale = alone.abs() + 1e-3 * alone.abs().mean()
     worst = ((together - alone).abs() / scale.clamp_min(torch.finfo(alone.dtype).tiny)).argmax()
-    if (together[worst] - alone[worst]).abs() > _tolerance(engine) * scale[worst]:
+    if (together[worst] - alone[worst]).abs() > tolerance * scale[worst]:
         raise MixedExamplesError(
             f"Example {int(worst)} of the probe has loss {float(alone[worst]):.6g} alone and "
             f"{float(together[worst]):.6g} in a batch of {len(alone)}. A loss must depend on its own example only: no "
@@ -80,17 +112,15 @@ def _refuse_mixed(engine: GradientEngine, together: Tensor, alone: Tensor) -> No
         )
 
 
-def _without_failures(engine: GradientEngine, batch: Batch, coverage: Coverage | None = None) -> Coverage:
+def _without_failures(engine: GradientEngine, batch: Batch, coverage: Coverage) -> Coverage:
     """Move what a rule or vmap refuses to the next route, until the engine runs."""
-    coverage = _vmap_or_loop(engine, batch, coverage or engine.coverage)
+    coverage = _vmap_or_loop(engine, batch, coverage)
     while True:
         engine.coverage = coverage
         try:
             engine.collect(batch)
-        except NoRuleError as error:
-            coverage = coverage.moved(error.parameters, "vmap", str(error))
-        except InputChangedError as error:
-            coverage = coverage.moved(engine.names_of(error.module), "vmap", str(error))
+        except (NoRuleError, InputChangedError, UnseenOperationError) as error:
+            coverage = engine.coverage.moved(error.sources, "vmap", str(error))
         else:
             return coverage
         coverage = _vmap_or_loop(engine, batch, coverage)
@@ -107,32 +137,27 @@ def _vmap_or_loop(engine: GradientEngine, batch: Batch, coverage: Coverage) -> C
     return coverage
 
 
-def _wrong(engine: GradientEngine, found: GradientSink, expected: GradientSink) -> list[str]:
+def _wrong(found: GradientSink, expected: GradientSink, tolerance: float) -> list[str]:
     total = expected.total_sq_norms().sqrt()
     return [
         name
         for name, sq in expected.sq_norms.items()
-        if bool(_differs(engine, found.sq_norms[name].sqrt(), sq.sqrt(), total).any())
+        if not _agrees(found.sq_norms[name].sqrt(), sq.sqrt(), total, tolerance)
     ]
 
 
-def _differs(engine: GradientEngine, found: Tensor, expected: Tensor, total: Tensor) -> Bool[Tensor, " example"]:
-    return (found - expected).abs() > _tolerance(engine) * (expected + 1e-3 * total)
+def _agrees(found: Tensor, expected: Tensor, total: Tensor, tolerance: float) -> bool:
+    """Within the tolerance for every example; what is not a number agrees with nothing."""
+    return bool(((found - expected).abs() <= tolerance * (expected + 1e-3 * total)).all())
 
 
-def _refuse_disagreement(engine: GradientEngine, batch: Batch, expected: GradientSink) -> None:
+def _refuse_disagreement(engine: GradientEngine, batch: Batch, expected: GradientSink, tolerance: float) -> None:
     _, found = engine.collect(batch)
-    if wrong := _wrong(engine, found, expected):
+    if wrong := _wrong(found, expected, tolerance):
         raise ProbeError(
             f"The engine and plain autograd disagree about {', '.join(wrong[:5])}: nothing was stored. "
             "Is the loss deterministic? Randomness must come from `noise`."
         )
-    difference = torch.linalg.vector_norm(found.sketch.result() - expected.sketch.result(), dim=1)
-    if bool((difference > _tolerance(engine) * expected.total_sq_norms().sqrt()).any()):
+    difference = torch.linalg.vector_norm(found.whole_sketch() - expected.whole_sketch(), dim=1)
+    if not bool((difference <= tolerance * expected.total_sq_norms().sqrt()).all()):
         raise ProbeError("The engine's sketches differ from those of plain autograd: nothing was stored.")
-
-
-def _tolerance(engine: GradientEngine) -> float:
-    """About the square root of the parameters' precision: rounding stays far below, a mistake far above."""
-    dtype = next(iter(engine.parameters.values())).dtype
-    return 3.0 * math.sqrt(torch.finfo(dtype).eps)

@@ -1,53 +1,120 @@
-"""Where rules put what they find: squared norms per parameter, and the sketch."""
+"""Where per-example gradients end: exact squared norms by parameter, and sketches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from gradstore.sketch import SketchBuffer
+from gradstore.gradients.forms import Form, Product, Rows
+from gradstore.sketch import CountSketch, SketchBuffer
 
-# Per-example gradients of one layer are formed at most this many bytes at a time.
-_CHUNK_BYTES = 8 << 20
+# Per-example gradients of one parameter are formed at most this many bytes at a time.
+_CHUNK_BYTES = 2 << 20
+
+Group = tuple[str, ...]
+"""The names of the sets that hold a parameter. Parameters of one group share a sketch; a set's is the sum of its
+groups'."""
 
 
 class GradientSink:
-    """Collects the pieces of one batch's gradients: exact squared norms per parameter and one sketch."""
+    """Collects the gradients of one batch, parameter by parameter, averaged over the Monte Carlo draws."""
 
-    def __init__(self, sketch: SketchBuffer, n_examples: int) -> None:
-        self.sketch, self.n_examples = sketch, n_examples
-        self.sq_norms: dict[str, Float[Tensor, " example"]] = {}
-
-    def dense(self, name: str, grad: Float[Tensor, "example rows columns"], first: int = 0) -> None:
-        """Full gradients of examples first, first + 1, …"""
-        self.sketch.add_dense(name, grad, first)
-        self._norms(name)[first : first + len(grad)] += _squares(grad)
-
-    def outer(self, name: str, left: Float[Tensor, "example rows"], right: Float[Tensor, "example columns"]) -> None:
-        """Rank-one gradients: |left right^T|^2 = |left|^2 |right|^2."""
-        self.sketch.add_outer(name, left, right)
-        self._norms(name).add_(_squares(left) * _squares(right))
-
-    def rows(
-        self, name: str, index: Int[Tensor, "example position"], rows: Float[Tensor, "example position columns"]
+    def __init__(
+        self, projection: CountSketch, groups: Mapping[str, Group], n_examples: int, *, n_draws: int = 1
     ) -> None:
-        """Gradients in some matrix rows; positions that share a row add up, so they meet in the norm."""
-        self.sketch.add_rows(name, index, rows)
-        same_row = index[:, :, None] == index[:, None, :]
-        gram = torch.bmm(rows, rows.mT)
-        self._norms(name).add_((gram * same_row).sum((1, 2), dtype=torch.float64))
+        """`groups`: for every tracked parameter the sets that it is in."""
+        self.n_examples, self.n_draws = n_examples, n_draws
+        self._projection, self._groups = projection, groups
+        self._sketches = {group: projection.buffer(n_examples) for group in dict.fromkeys(groups.values())}
+        self.sq_norms = {name: self._zeros() for name in groups}
+        self.draw_sq_norms = {name: self._zeros() for name in groups} if n_draws > 1 else self.sq_norms
+        """Mean over the draws of each draw's squared norm."""
 
-    def total_sq_norms(self) -> Float[Tensor, " example"]:
-        """[B] float64 squared norm over all tracked parameters."""
-        return torch.stack(list(self.sq_norms.values())).sum(0)
+    def take(self, name: str, draws: Sequence[Sequence[Form]]) -> None:
+        """The gradient of one parameter: for each draw the forms whose sum it is."""
+        if all(isinstance(form, Product) for forms in draws for form in forms):
+            self._products(name, [Product.joined([f for f in forms if isinstance(f, Product)]) for forms in draws])
+        elif len(draws) == 1 and len(draws[0]) == 1 and isinstance(draws[0][0], Rows):
+            self._rows(name, draws[0][0])
+        else:
+            self._formed(name, draws)
 
-    def _norms(self, name: str) -> Float[Tensor, " example"]:
-        if name not in self.sq_norms:
-            self.sq_norms[name] = torch.zeros(self.n_examples, dtype=torch.float64, device=self.sketch.device)
-        return self.sq_norms[name]
+    def add(self, name: str, first: int, draws: Sequence[Float[Tensor, "example row column"]]) -> None:
+        """Formed gradients of examples first, first + 1, …, one tensor a draw, oriented as the projection has them."""
+        examples = slice(first, first + len(draws[0]))
+        mean = draws[0]
+        if self.n_draws > 1:
+            self.draw_sq_norms[name][examples] += sum(_squares(grad) for grad in draws) / self.n_draws
+            mean = torch.stack(list(draws)).mean(0)
+        self.sq_norms[name][examples] += self._sketch(name).add_dense(name, mean, first, swapped=self.is_swapped(name))
+
+    def is_swapped(self, name: str) -> bool:
+        """Whether the projection wants this parameter's matrix transposed."""
+        return self._projection.is_swapped(name)
+
+    def sketch(self, chosen: str) -> Float[Tensor, "example d_sketch"]:
+        """The sketch of a set's gradients."""
+        return sum_of([buffer.result() for group, buffer in self._sketches.items() if chosen in group])
+
+    def whole_sketch(self) -> Float[Tensor, "example d_sketch"]:
+        """The sketch of the gradients with respect to all tracked parameters."""
+        return sum_of([buffer.result() for buffer in self._sketches.values()])
+
+    def total_sq_norms(self, names: Sequence[str] | None = None) -> Float[Tensor, " example"]:
+        """[B] float64 squared norm over some, or all, tracked parameters."""
+        return torch.stack([self.sq_norms[name] for name in (names or self.sq_norms)]).sum(0)
+
+    def _products(self, name: str, products: Sequence[Product]) -> None:
+        swapped = self.is_swapped(name)
+        rank_one = all(product.left.shape[2] == 1 for product in products)
+        if not rank_one:
+            self._formed(name, [[product] for product in products])
+        elif self.n_draws == 1:
+            left, right = products[0].left[:, :, 0], products[0].right[:, 0]
+            self._sketch(name).add_outer(name, left, right)
+            self.sq_norms[name] += _squares(left) * _squares(right)
+        else:
+            for product in products:
+                self.draw_sq_norms[name] += _squares(product.left) * _squares(product.right) / self.n_draws
+            mean = Product.joined([Product(p.left / self.n_draws, p.right) for p in products])
+            for examples in example_chunks(self.n_examples, mean.bytes_each):
+                grad = mean.matrices(examples, swapped=swapped)
+                added = self._sketch(name).add_dense(name, grad, examples.start, swapped=swapped)
+                self.sq_norms[name][examples] += added
+
+    def _rows(self, name: str, form: Rows) -> None:
+        """Positions that share a row add up, so they meet in the norm."""
+        self._sketch(name).add_rows(name, form.index, form.rows)
+        same_row = form.index[:, :, None] == form.index[:, None, :]
+        gram = torch.bmm(form.rows, form.rows.mT)
+        self.sq_norms[name] += (gram * same_row).sum((1, 2), dtype=torch.float64)
+
+    def _formed(self, name: str, draws: Sequence[Sequence[Form]]) -> None:
+        swapped = self.is_swapped(name)
+        bytes_each = sum(max(form.bytes_each for form in forms) for forms in draws)
+        for examples in example_chunks(self.n_examples, bytes_each):
+            self.add(
+                name,
+                examples.start,
+                [sum_of([form.matrices(examples, swapped=swapped) for form in forms]) for forms in draws],
+            )
+
+    def _sketch(self, name: str) -> SketchBuffer:
+        return self._sketches[self._groups[name]]
+
+    def _zeros(self) -> Float[Tensor, " example"]:
+        return torch.zeros(self.n_examples, dtype=torch.float64, device=self._projection.device)
+
+
+def sum_of(parts: Sequence[Tensor]) -> Tensor:
+    """Their sum in the order given; a single one is not copied."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _squares(values: Float[Tensor, "example ..."]) -> Float[Tensor, " example"]:
@@ -56,7 +123,7 @@ def _squares(values: Float[Tensor, "example ..."]) -> Float[Tensor, " example"]:
 
 
 def example_chunks(n_examples: int, bytes_each: int) -> Iterator[slice]:
-    """Slices over the examples that keep a layer's full gradients within a few megabytes."""
+    """Slices over the examples that keep a parameter's formed gradients within a few megabytes."""
     step = max(1, _CHUNK_BYTES // max(bytes_each, 1))
     for start in range(0, n_examples, step):
         yield slice(start, min(start + step, n_examples))

@@ -1,6 +1,7 @@
 """Signals are kept in the store (`signals.parquet`), for computing them reads every row.
 
-The file names the content it was computed from; when any row has changed, it is not used.
+The file names the content it was computed from; when any row has changed, it is not used, and neither is a damaged
+one. Every set of parameters has a file of its own: `signals-1.parquet` is the second's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ from numpy.typing import NDArray
 
 import gradstore
 from gradstore.ranking.rank import COMBINED, signal_names
-from gradstore.ranking.signals import SIGNALS, compute_signals, rows_to_read
+from gradstore.ranking.signals import compute_signals, rows_to_read, signals_of
 from gradstore.store import Store
 from gradstore.store.files import replacing, write_errors
-
-_FILE = "signals.parquet"
 
 
 def cached_signals(
@@ -36,12 +35,12 @@ def cached_signals(
         StoreWriteError: no room to keep them.
     """
     store.require_complete()
-    wanted = signal_names(names, by)
+    wanted = signal_names(store, names, by)
     known = _read(store, wanted)
     missing = [name for name in wanted if name not in known]
     if missing:
         known |= compute_signals(store, missing, advance=_sum_for(progress, rows_to_read(store, missing)))
-        _write(store, _read(store, list(SIGNALS)) | known)
+        _write(store, _read(store, signals_of(store)) | known)
     return {name: known[name] for name in wanted}
 
 
@@ -58,24 +57,32 @@ def _sum_for(progress: Callable[[int, int], None] | None, total: int) -> Callabl
     return advance
 
 
+def _file(store: Store) -> Path:
+    return store.path / f"signals{store.set_suffix}.parquet"
+
+
 def _key(store: Store) -> bytes:
     return f"{store.content_fingerprint()} gradstore {gradstore.__version__}".encode()
 
 
 def _read(store: Store, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    path = store.path / _FILE
+    path = _file(store)
     if not path.is_file():
         return {}
-    schema = pq.read_schema(path)
-    if (schema.metadata or {}).get(b"computed_from") != _key(store):
+    try:
+        schema = pq.read_schema(path)
+        if (schema.metadata or {}).get(b"computed_from") != _key(store):
+            return {}
+        known = [name for name in names if name in schema.names]
+        table = pq.read_table(path, columns=known, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
         return {}
-    table = pq.read_table(path, columns=[name for name in names if name in schema.names])
-    return {name: table.column(name).to_numpy() for name in table.column_names}
+    return {name: table.column(name).to_numpy() for name in known}
 
 
 def _write(store: Store, values: dict[str, NDArray[np.float64]]) -> None:
-    path: Path = store.path / _FILE
+    path = _file(store)
     table = pa.table({name: pa.array(column) for name, column in values.items()})
     table = table.replace_schema_metadata({"computed_from": _key(store)})
     with write_errors(path), replacing(path) as temp:
-        pq.write_table(table, temp)
+        pq.write_table(table, temp, write_page_checksum=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gradstore.errors import QueryError, ShapeError, UnknownSignalError
 from gradstore.ranking.combine import DEFAULT_COMBINATION, percentile, require_finite, tail_sum
 from gradstore.ranking.reasons import reasons
-from gradstore.ranking.signals import SIGNALS, SignalStore, Values, compute_signals
+from gradstore.ranking.signals import ALL_SIGNALS, SignalStore, Values, compute_signals, signals_of
 
 if TYPE_CHECKING:
     from gradstore.store.manifest import Manifest
@@ -54,7 +54,7 @@ def rank(
 
     Args:
         store: a complete store.
-        signals: names of the signals to show; None for all. What `by` needs is computed in any case.
+        signals: names of the signals to show; None for all that the store has. What `by` needs is computed in any case.
         by: `combined`, or the name of one signal.
         progress: called with a signal's name before it is computed.
 
@@ -66,14 +66,14 @@ def rank(
         UnknownSignalError: a name that is no signal; lists those there are.
         QueryError: a signal that is not finite for some examples; names them.
     """
-    names = signal_names(signals, by)
+    names = signal_names(store, signals, by)
     store.require_complete()
     return rank_table(store, compute_signals(store, names, progress), by)
 
 
-def signal_names(signals: Sequence[str] | None, by: str) -> list[str]:
-    """The signals to compute in order to show `signals` (None: all) ranked by `by`."""
-    shown = list(SIGNALS) if signals is None else list(signals)
+def signal_names(store: SignalStore, signals: Sequence[str] | None, by: str) -> list[str]:
+    """The signals to compute in order to show `signals` (None: all that the store has) ranked by `by`."""
+    shown = signals_of(store) if signals is None else list(signals)
     return list(dict.fromkeys([*shown, *_needed_by(by)]))
 
 
@@ -111,8 +111,8 @@ def rank_table(store: RankedStore, signals: Mapping[str, Values], by: str = COMB
 def _needed_by(by: str) -> tuple[str, ...]:
     if by == COMBINED:
         return DEFAULT_COMBINATION
-    if by not in SIGNALS:
-        raise UnknownSignalError(f"Cannot rank by {by!r}. Rank by one of: {COMBINED}, {', '.join(SIGNALS)}.")
+    if by not in ALL_SIGNALS:
+        raise UnknownSignalError(f"Cannot rank by {by!r}. Rank by one of: {COMBINED}, {', '.join(ALL_SIGNALS)}.")
     return (by,)
 
 

@@ -1,7 +1,8 @@
 """Signals: one number an example that may betray a bad one, higher = more suspicious.
 
 Every signal says in words what a high value means, for a ranking that nobody can read is a ranking that nobody
-acts on. `SIGNALS` is the registry; a signal reads the store and nothing else.
+acts on. A signal reads the store and nothing else. `SIGNALS` are those that every store has, `OPTIONAL_SIGNALS` those
+that need an array which a store only keeps when its build was asked to; `signals_of` says which a store has.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class SignalStore(leverage.SketchRows, Protocol):
 
     @property
     def learning_rates(self) -> NDArray[np.float64]: ...
+
+    def keeps(self, array: str) -> bool: ...
+
+    def draw_norms(self, checkpoint: int) -> NDArray[np.float32]: ...
 
     def losses(self, checkpoint: int) -> NDArray[np.float32]: ...
 
@@ -77,9 +82,14 @@ class Signal:
 
 def signal_named(name: str) -> Signal:
     """Raises UnknownSignalError, which lists the signals there are."""
-    if name not in SIGNALS:
-        raise UnknownSignalError(f"There is no signal {name!r}. The signals are {', '.join(SIGNALS)}.")
-    return SIGNALS[name]
+    if name not in ALL_SIGNALS:
+        raise UnknownSignalError(f"There is no signal {name!r}. The signals are {', '.join(ALL_SIGNALS)}.")
+    return ALL_SIGNALS[name]
+
+
+def signals_of(store: SignalStore) -> list[str]:
+    """Names of the signals that this store has, in the order of a ranking's columns."""
+    return [*SIGNALS, *(s.name for s in OPTIONAL_SIGNALS.values() if all(map(store.keeps, s.needs)))]
 
 
 def rows_to_read(store: SignalStore, names: Sequence[str]) -> int:
@@ -97,16 +107,17 @@ def compute_signals(
 
     Args:
         store: a complete store.
-        names: which signals; None for all.
+        names: which signals; None for all that the store has.
         progress: called with a signal's name before it is computed.
         advance: called with the number of rows read since its last call.
 
     Raises:
         UnknownSignalError: names the signals there are, before anything is computed.
+        QueryError: the store does not keep what a signal needs.
         StoreIncompleteError: rows are missing.
     """
     computed: dict[str, Values] = {}
-    for signal in [signal_named(name) for name in (SIGNALS if names is None else dict.fromkeys(names))]:
+    for signal in [signal_named(name) for name in (signals_of(store) if names is None else dict.fromkeys(names))]:
         if progress is not None:
             progress(signal.name)
         computed[signal.name] = signal.compute(
@@ -146,6 +157,18 @@ def _self_influence(store: SignalStore) -> Values:
     for checkpoint in range(store.n_checkpoints):
         total += self_influence(store.norms(checkpoint)[None], store.learning_rates[checkpoint : checkpoint + 1])
     return total
+
+
+def _draw_variance(store: SignalStore) -> Values:
+    """Mean over checkpoints of E|g|² - |E g|², over the draws that the store's gradients are the mean of.
+
+    Never below 0, which rounding would else allow where a loss is hardly random.
+    """
+    total = np.zeros(store.n_examples)
+    for checkpoint in range(store.n_checkpoints):
+        of_draws, of_mean = store.draw_norms(checkpoint).astype(np.float64), store.norms(checkpoint).astype(np.float64)
+        total += np.maximum(np.square(of_draws) - np.square(of_mean), 0.0)
+    return total / store.n_checkpoints
 
 
 def _latent_distance(store: SignalStore) -> Values:
@@ -267,4 +290,21 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
         )
     }
 )
-"""Every signal by name, in the order of a ranking's columns."""
+"""Every store's signals by name, in the order of a ranking's columns."""
+
+OPTIONAL_SIGNALS: Mapping[str, Signal] = MappingProxyType(
+    {
+        "draw_variance": Signal(
+            name="draw_variance",
+            title="variance over draws",
+            unit="squared gradient norm",
+            meaning="its gradient depends much on the noise that the loss draws",
+            needs=("draw_norms", "norms"),
+            compute=_draw_variance,
+            passes=0,
+        )
+    }
+)
+"""Signals of stores that keep what they need."""
+
+ALL_SIGNALS: Mapping[str, Signal] = MappingProxyType({**SIGNALS, **OPTIONAL_SIGNALS})

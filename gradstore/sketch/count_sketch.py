@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -49,7 +48,7 @@ class _Hash:
     """Where one parameter's coordinates go. `swapped`: columns play the rows' part, being fewer."""
 
     signs: Tensor  # [rows, columns] of +-1, after swapping
-    offsets: Int[np.ndarray, " row"]  # after swapping
+    offsets: Int[Tensor, " row"]  # after swapping
     swapped: bool
 
 
@@ -83,7 +82,11 @@ class CountSketch:
         swapped = rows > columns  # fewer, longer windows: the loop over rows below is the cost
         signs = signs.T.contiguous() if swapped else signs
         offsets = (hash_words(self.seed, self.stream, key, _OFFSET, torch.arange(len(signs))) >> 1).remainder(self.d)
-        return _Hash(signs.to(self.device, self.dtype), offsets.numpy(), swapped)
+        return _Hash(signs.to(self.device, self.dtype), offsets.to(self.device), swapped)
+
+    def is_swapped(self, name: str) -> bool:
+        """Whether this parameter's matrix is read transposed: its columns are fewer than its rows."""
+        return self.hashes[name].swapped
 
     def buffer(self, n_examples: int) -> SketchBuffer:
         """An empty accumulator for `n_examples` gradients."""
@@ -106,7 +109,7 @@ class CountSketch:
         for name, hashed in self.hashes.items():
             signs = (hashed.signs.T if hashed.swapped else hashed.signs).cpu().flatten().to(torch.int64)
             words = words + hash_words(key_of(name), torch.arange(len(signs)), signs).sum()
-            words = words + hash_words(key_of(name), torch.from_numpy(hashed.offsets)).sum()
+            words = words + hash_words(key_of(name), hashed.offsets.cpu()).sum()
         return f"{int(words) & (2**64 - 1):016x}"
 
 
@@ -122,11 +125,18 @@ class SketchBuffer:
         width = projection.d + projection.widest
         self._sums = torch.zeros(n_examples, width, device=projection.device, dtype=projection.dtype)
 
-    def add_dense(self, name: str, grad: Float[Tensor, "example rows columns"], first: int = 0) -> None:
-        """Add full gradients of examples first, first + 1, …"""
+    def add_dense(
+        self, name: str, grad: Float[Tensor, "example rows columns"], first: int = 0, *, swapped: bool = False
+    ) -> Float[Tensor, " example"]:
+        """Add full gradients of examples first, first + 1, …; returns their squared norms.
+
+        Args:
+            grad: matrices as `matrix_shape` has them; with `swapped` (only for a parameter that the projection reads
+                so, `CountSketch.is_swapped`) their transposes, which saves a copy.
+        """
         hashed = self._projection.hashes[name]
-        grad = grad.mT if hashed.swapped else grad
-        fold_dense(self._sums[first : first + len(grad)], hashed.offsets, hashed.signs, grad)
+        grad = grad.mT if hashed.swapped and not swapped else grad
+        return fold_dense(self._sums[first : first + len(grad)], hashed.offsets, hashed.signs, grad)
 
     def add_outer(
         self, name: str, left: Float[Tensor, "example rows"], right: Float[Tensor, "example columns"]
@@ -142,8 +152,8 @@ class SketchBuffer:
         """Add gradients that are zero outside the matrix rows `index` (an embedding's)."""
         hashed = self._projection.hashes[name]
         signs = (hashed.signs.T if hashed.swapped else hashed.signs)[index]
-        offsets = torch.from_numpy(hashed.offsets).to(index.device)
         columns = torch.arange(rows.shape[2], device=index.device)
+        offsets = hashed.offsets
         where = offsets[columns] + index[..., None] if hashed.swapped else offsets[index][..., None] + columns
         self._sums.scatter_add_(1, where.flatten(1), (rows * signs).flatten(1))
 

@@ -1,7 +1,7 @@
 """Commit records: the small files, written last, that say which shards are done.
 
 Why records and not the data files: a file under its final name may still belong to a unit that was killed before
-its other files were written. A record is written when all four are on disk, and holds their hashes. It has no time
+its other files were written. A record is written when all of them are on disk, and holds their hashes. It has no time
 in it, so that a build interrupted and resumed equals one that was not, byte for byte.
 """
 
@@ -52,9 +52,10 @@ class CommitRecord:
     rows: tuple[int, int]
     files: Mapping[str, FileHash]
     fingerprint: str
+    format_version: int = FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
-        return json_text({"format_version": FORMAT_VERSION, **asdict(self)}).encode()
+        return json_text(asdict(self)).encode()
 
     @classmethod
     def read(cls, root: Path, checkpoint: int, shard: int) -> CommitRecord:
@@ -77,7 +78,7 @@ class CommitRecord:
         document = json.loads(data)
         start, stop = document["rows"]
         files = {name: FileHash(**held) for name, held in document["files"].items()}
-        return cls(document["checkpoint"], document["shard"], (start, stop), files, document["fingerprint"])
+        return cls(**{**document, "rows": (start, stop), "files": files})
 
 
 class CommitTable:

@@ -33,7 +33,7 @@ def complete_skeleton(path: Path, manifest: Manifest, examples: Iterable[pa.Reco
     require_own_folder(path)
     if _exists(path):
         return
-    make_folders(path)
+    make_folders(path, manifest)
     write_examples(path / layout.EXAMPLES, examples, manifest.n_examples)
     if _exists(path):  # made by another process while this one was reading the source
         return
@@ -71,16 +71,16 @@ def require_same_settings(path: Path, found: Manifest, asked: Manifest) -> None:
         )
 
 
-def make_folders(path: Path) -> None:
+def make_folders(path: Path, manifest: Manifest) -> None:
     """Make each folder of the store that is not there; copying tools drop empty ones."""
-    for folder in layout.folders(path):
+    for folder in layout.folders(path, manifest):
         if not folder.is_dir():
             make_folder(folder)
 
 
 def restore_metadata(path: Path, manifest: Manifest) -> None:
     """Write anew each zarr.json that is missing or does not say what the manifest says."""
-    make_folders(path)
+    make_folders(path, manifest)
     for name, text in layout.metadata_files(manifest).items():
         if not layout.describes_same(path / name, text):
             write_atomically(path / name, text.encode())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from gradstore.errors import ShapeError, StoreCorruptError, UnknownExampleError
+from gradstore.errors import GradstoreError, ShapeError, StoreCorruptError, UnknownExampleError
 from gradstore.store.files import replacing, write_errors
 
 GROUP_ROWS = 65_536
@@ -44,7 +45,7 @@ def write_examples(path: Path, batches: Iterable[pa.RecordBatch], n_examples: in
     with replacing(path) as temp:
         n_rows = 0
         with write_errors(path):
-            writer = pq.ParquetWriter(temp, SCHEMA)
+            writer = pq.ParquetWriter(temp, SCHEMA, write_page_checksum=True)
         try:
             for group in _in_groups(batches):
                 n_rows += group.num_rows
@@ -82,9 +83,11 @@ class Examples:
         """id, label and path of scattered rows, in the order asked for; one row group in memory at a time."""
         order = np.argsort(rows, kind="stable")
         numbers = rows[order] // GROUP_ROWS
-        parts = [
-            self._group(int(number)).take(rows[order][numbers == number] % GROUP_ROWS) for number in np.unique(numbers)
-        ]
+        with _reading(self._path):
+            parts = [
+                self._group(int(number)).take(rows[order][numbers == number] % GROUP_ROWS)
+                for number in np.unique(numbers)
+            ]
         return pa.concat_tables([SCHEMA.empty_table(), *parts]).take(np.argsort(order, kind="stable"))
 
     def row_of(self, ids: Sequence[str]) -> Int[np.ndarray, " id"]:
@@ -134,28 +137,41 @@ class Examples:
         for number in range(start // GROUP_ROWS, -(-stop // GROUP_ROWS)):
             base = number * GROUP_ROWS
             first, last = max(start - base, 0), min(stop - base, GROUP_ROWS)
-            yield from self._group(number).column(name).slice(first, last - first).to_pylist()
+            with _reading(self._path):
+                values = self._group(number).column(name).slice(first, last - first).to_pylist()
+            yield from values
 
     def _group(self, number: int) -> pa.Table:
         """One row group; the last one read stays in memory, for ranges are asked for in order."""
         last = self._last
         if last is None or last[0] != number:
-            with _opened(self._path) as file:
+            with _reading(self._path), _opened(self._path) as file:
                 last = (number, file.read_row_group(number))
             self._last = last
         return last[1]
 
     def _groups(self, columns: list[str]) -> Iterator[pa.Table]:
-        with _opened(self._path) as file:
+        with _reading(self._path), _opened(self._path) as file:
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=columns)
 
 
 def _opened(path: Path) -> pq.ParquetFile:
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a damaged file makes Parquet's reader raise, as StoreCorruptError with the file's name."""
     try:
-        return pq.ParquetFile(path)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise StoreCorruptError(f"{path} cannot be read ({error}). Restore it, or build the store anew.") from error
+        yield
+    except GradstoreError:
+        raise
+    except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
+        raise StoreCorruptError(
+            f"{path} cannot be read ({error}). `gradstore verify` says what else is damaged; restore the file from a "
+            "copy, or build the store anew."
+        ) from error
 
 
 def _in_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -3,6 +3,9 @@
 Why settings and provenance are apart: a build may be resumed only when it would give the same bytes, and only
 then. What changes bytes (data, weights, parameters, projection, seed) is `settings` and is compared; what does not
 (package versions, the command, coverage) is `provenance` and is kept for the reader.
+
+Why a manifest knows its own format version: a store of an older format is read, and finished, as what it is. Its
+manifest and its commit records keep their version and their fingerprint, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from typing import Any
 
 from gradstore.errors import ShapeError, StoreFormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _FORMAT_NAME = "gradstore"
-_NOT_IDENTITY = frozenset({"provenance", "examples_sha256"})
+_NOT_IDENTITY = frozenset({"provenance", "examples_sha256", "format_version"})
+_SINCE_2 = ("parameter_sets", "layers", "n_draws")
 _ABSENT = object()
 _LONGEST_VALUE = 120
 
@@ -43,19 +47,41 @@ class Manifest:
     """everything that determines the bytes"""
     provenance: Mapping[str, Any]
     """how the store was made; not part of its identity"""
+    parameter_sets: tuple[str, ...]
+    """name of each set of tracked parameters that gradients were taken of, the default one first"""
+    layers: Mapping[str, tuple[str, ...]] | None = None
+    """names of each set's layers, the columns of its layer norms; None where those are not kept"""
+    n_draws: int = 1
+    """Monte Carlo draws that each gradient is the mean of; with more than one, draw norms are kept"""
+    format_version: int = FORMAT_VERSION
+    """of the store's files"""
     examples_sha256: str | None = None
     """hash of examples.parquet, filled in by `Store.create`"""
 
     def __post_init__(self) -> None:
-        for name in ("n_examples", "d_sketch", "d_latent", "shard_rows"):
+        for name in ("n_examples", "d_sketch", "d_latent", "shard_rows", "n_draws"):
             if getattr(self, name) < 1:
                 raise ShapeError(f"A store needs {name} of at least 1, got {getattr(self, name)}.")
         if not self.learning_rates:
             raise ShapeError("A store needs one learning rate a checkpoint, got none. Pass at least one checkpoint.")
+        self._check_sets()
         # The same values before and after a round trip, so that a manifest equals its file.
         object.__setattr__(self, "learning_rates", tuple(float(rate) for rate in self.learning_rates))
         object.__setattr__(self, "settings", _as_json(self.settings))
         object.__setattr__(self, "provenance", _as_json(self.provenance))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", {name: tuple(layers) for name, layers in self.layers.items()})
+
+    def _check_sets(self) -> None:
+        if not self.parameter_sets or len(set(self.parameter_sets)) < len(self.parameter_sets):
+            raise ShapeError(
+                f"A store needs sets of parameters with names of their own, got {list(self.parameter_sets)}."
+            )
+        if self.layers is not None and (set(self.layers) != set(self.parameter_sets) or not all(self.layers.values())):
+            raise ShapeError(
+                f"A store that keeps layer norms needs the layers of each of {', '.join(self.parameter_sets)}; "
+                f"got {dict(self.layers)}."
+            )
 
     @property
     def n_checkpoints(self) -> int:
@@ -76,7 +102,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The text of `manifest.json`: sorted keys, the same manifest gives the same bytes."""
-        return json_text({"format": _FORMAT_NAME, "format_version": FORMAT_VERSION, **self._values()})
+        return json_text({"format": _FORMAT_NAME, **self._values()})
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -88,10 +114,13 @@ class Manifest:
         values = _parse(text)
         values["learning_rates"] = tuple(values["learning_rates"])
         values["label_names"] = None if values["label_names"] is None else tuple(values["label_names"])
+        values["parameter_sets"] = tuple(values["parameter_sets"])
         return cls(**values)
 
     def _values(self) -> dict[str, Any]:
-        return _as_json({field.name: getattr(self, field.name) for field in fields(self)})
+        """As JSON, without what the store's own format does not know."""
+        unknown = _SINCE_2 if self.format_version < 2 else ()
+        return _as_json({field.name: getattr(self, field.name) for field in fields(self) if field.name not in unknown})
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -149,7 +178,18 @@ def _parse(text: str) -> dict[str, Any]:
         raise StoreFormatError(
             f"The store has format {version}; this gradstore reads formats 1 to {FORMAT_VERSION}. Upgrade gradstore."
         )
-    return _known_fields(document)
+    return _known_fields(document | _added_since_1(document) if version == 1 else document)
+
+
+def _added_since_1(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a store of format 1 is in today's words: one set of parameters, and nothing kept of layers and draws."""
+    try:
+        name = document["settings"]["plan"]["parameters"]
+    except (KeyError, TypeError) as error:
+        raise StoreFormatError(
+            "manifest.json lacks settings.plan.parameters. Restore it, or build the store anew."
+        ) from error
+    return {"parameter_sets": [name], "layers": None, "n_draws": 1}
 
 
 def _known_fields(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,7 +125,8 @@ def _check_shard(store: Store, checkpoint: int, shard: int) -> Iterator[_Finding
         yield _Finding("damaged", record, f"{record}: {error}. {cure}")
         return
     span = store.shard_range(shard)
-    if held.rows != (span.start, span.stop) or sorted(held.files) != sorted(layout.shard_files(checkpoint, shard)):
+    expected_files = layout.shard_files(store.manifest, checkpoint, shard)
+    if held.rows != (span.start, span.stop) or sorted(held.files) != sorted(expected_files):
         yield _Finding("damaged", record, f"{record} names other rows or files than the store's layout. {cure}")
         return
     for name, expected in held.files.items():
@@ -150,8 +151,8 @@ def _check_folders(store: Store, pending: Iterable[tuple[int, int]]) -> Iterator
     """Everything in the store's own folders that is neither metadata nor committed."""
     expected = {*layout.metadata_files(store.manifest)}
     for checkpoint, shard in _committed(store.manifest, pending):
-        expected |= {record_name(checkpoint, shard), *layout.shard_files(checkpoint, shard)}
-    uncommitted = {name for unit in pending for name in layout.shard_files(*unit)}
+        expected |= {record_name(checkpoint, shard), *layout.shard_files(store.manifest, checkpoint, shard)}
+    uncommitted = {name for unit in pending for name in layout.shard_files(store.manifest, *unit)}
     for name in _own_files(store):
         if is_temporary(name.rsplit("/")[-1]) or name in uncommitted:
             yield _Finding("leftover", name, "")
@@ -160,6 +161,6 @@ def _check_folders(store: Store, pending: Iterable[tuple[int, int]]) -> Iterator
 
 
 def _own_files(store: Store) -> Iterator[str]:
-    for folder in layout.folders(store.path):
+    for folder in layout.folders(store.path, store.manifest):
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         yield from (file.relative_to(store.path).as_posix() for file in files if file.is_file() or folder != store.path)

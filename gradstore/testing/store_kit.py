@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from gradstore.store import Manifest, ShardRows, Store
+from gradstore.store import Manifest, SetRows, ShardRows, Store
 
 
 def store_of(
@@ -62,12 +62,13 @@ def manifest_of(**changes: Any) -> Manifest:
         "label_names": None,
         "settings": {"made_by": "store_kit"},
         "provenance": {},
+        "parameter_sets": ("all",),
     }
     return Manifest(**{**plain, **changes})
 
 
 def fill(store: Store, sketches: NDArray[Any], losses: NDArray[Any], latents: NDArray[Any]) -> None:
-    """Write every shard that is not committed from whole arrays [C, N, …]."""
+    """Write every shard that is not committed from whole arrays [C, N, …]; see `shard_rows_of`."""
     for checkpoint, shard in store.pending():
         store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, sketches, losses, latents), "kit")
 
@@ -75,11 +76,25 @@ def fill(store: Store, sketches: NDArray[Any], losses: NDArray[Any], latents: ND
 def shard_rows_of(
     store: Store, checkpoint: int, shard: int, sketches: NDArray[Any], losses: NDArray[Any], latents: NDArray[Any]
 ) -> ShardRows:
-    """What a unit of work would hand over for this shard."""
+    """What a unit of work would hand over for this shard.
+
+    The n-th set of parameters has n + 1 times the gradients; its layers share the coordinates in turn; each draw's
+    gradient is half as long again as their mean.
+    """
     span = store.shard_range(shard)
     rows = (checkpoint, slice(span.start, span.stop))
-    sq_norms = np.square(sketches[rows], dtype=np.float64).sum(axis=1)
-    return ShardRows(sketches[rows], sq_norms, losses[rows], latents[rows])
+    sets = {
+        name: _set_rows((number + 1) * sketches[rows], len((store.manifest.layers or {}).get(name, ())))
+        for number, name in enumerate(store.parameter_sets)
+    }
+    return ShardRows(sets, losses[rows], latents[rows])
+
+
+def _set_rows(sketches: NDArray[Any], n_layers: int) -> SetRows:
+    squares = np.square(sketches, dtype=np.float64)
+    by_layer = [squares[:, layer::n_layers].sum(axis=1) for layer in range(n_layers)]
+    sq_norms = squares.sum(axis=1)
+    return SetRows(sketches, sq_norms, np.stack(by_layer, axis=1) if by_layer else None, 2.25 * sq_norms)
 
 
 def arrays_for(store: Store, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -21,25 +21,23 @@ import pyarrow as pa
 import torch
 
 import gradstore
-from gradstore.data import DataSummary, ExampleSource, load_batch, open_source, scan
-from gradstore.errors import MissingLabelsError, StoreMismatchError
-from gradstore.models.checkpoints import Checkpoint, find_checkpoints
-from gradstore.models.registry import make_task, task_settings
+from gradstore.data import ExampleSource
+from gradstore.errors import StoreMismatchError
+from gradstore.models.checkpoints import Checkpoint
 from gradstore.models.training import TrainingProgress, TrainingSettings, train
-from gradstore.sketcher import Sketcher, SketchPlan, plan_for
+from gradstore.sketcher import Sketcher, plan_for
 from gradstore.store import Manifest, Store
 from gradstore.store.creation import require_own_folder, restore_metadata
 from gradstore.store.files import make_folder, write_atomically
 from gradstore.store.layout import MANIFEST
 from gradstore.store.manifest import differences, json_text
-from gradstore.task import Batch, Task
+from gradstore.task import Batch
 from gradstore_pipelines.executors import executor_for
+from gradstore_pipelines.preparation import SCAN, Prepared, prepare, probe_batch, request, try_out
 from gradstore_pipelines.progress import Reporter, Silent
-from gradstore_pipelines.settings import BLOCK, BuildSettings
+from gradstore_pipelines.settings import BuildSettings
 from gradstore_pipelines.stages.sketch import SketchStage
 
-_REQUEST, _SCAN = "build/request.json", "build/scan.json"
-_PROBE_EXAMPLES = 4
 _IDS_AT_A_TIME = 65_536
 
 
@@ -54,16 +52,6 @@ class BuildResult:
     """Shards made by this run; 0 when everything was there already."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Data and model of a build, before anything long is started."""
-
-    source: ExampleSource
-    summary: DataSummary
-    task: Task
-    given: tuple[Checkpoint, ...]
-
-
 def build(settings: BuildSettings, reporter: Reporter | None = None) -> BuildResult:
     """Make a gradient store, finish one, or find it finished.
 
@@ -75,7 +63,9 @@ def build(settings: BuildSettings, reporter: Reporter | None = None) -> BuildRes
     """
     reporter = reporter or Silent()
     prepared = prepare(settings, reporter)
-    _claim(settings.store, request(settings, prepared), prepared)
+    if not (settings.store / MANIFEST).is_file():
+        try_out(settings, prepared)
+    _claim(settings, request(settings, prepared), prepared)
     store = _existing(settings.store) or _begin(settings, prepared, reporter)
     pending = sum(1 for _ in store.pending())
     if pending:
@@ -91,69 +81,15 @@ def _forget_derived(store: Store) -> None:
     """Signals and indexes may have been computed from damaged bytes of a shard that is now as it was committed:
     the commit records, which name what they were computed from, are then the same as before the damage.
     """
-    for file in [store.path / "signals.parquet", *(store.path / "indexes").glob("*")]:
+    for file in [*store.path.glob("signals*.parquet"), *(store.path / "indexes").glob("*")]:
         file.unlink(missing_ok=True)
 
 
-def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
-    """Open and scan the data, make the task, find given checkpoints: everything that can be refused early."""
-    settings.resolved_device()  # refused before the data are read
-    source = _open(settings, reporter)
-    summary = _summary(settings.store, source, reporter)
-    task = make_task(settings.model, summary, source.example_shape)
-    if task.needs_labels and source.label_names is None:
-        raise MissingLabelsError(
-            f"--model {settings.model} needs labels and '{settings.source}' has none. Pass --labels FILE, put images "
-            "into one sub-folder a class, or use --model vae, which needs none."
-        )
-    given = find_checkpoints(settings.checkpoints, settings.learning_rate) if settings.checkpoints else []
-    return Prepared(source, summary, task, tuple(dataclasses.replace(c, path=c.path.absolute()) for c in given))
-
-
-def request(settings: BuildSettings, prepared: Prepared) -> dict[str, Any]:
-    """Everything that determines the store's bytes, as JSON."""
-    summary = prepared.summary
-    return {
-        "data": {
-            "content": summary.content_hash,
-            "n_examples": summary.n_examples,
-            "example_shape": list(summary.example_shape),
-            "dtype": summary.dtype,
-        },
-        "model": task_settings(prepared.task),
-        "training": settings.training(),
-        "checkpoints": [{"sha256": c.sha256, "learning_rate": c.learning_rate} for c in prepared.given] or None,
-        **{name: getattr(settings, name) for name in ("parameters", "sketch_dim", "draws", "seed")},
-        "shard_rows": settings.rows_a_shard(summary.n_examples),
-        "block": BLOCK,
-    }
-
-
-def _open(settings: BuildSettings, reporter: Reporter) -> ExampleSource:
-    source = open_source(
-        settings.source, labels=settings.labels, image_size=settings.image_size, on_corrupt=settings.on_corrupt
-    )
-    for note in source.notes():
-        reporter.say(note)
-    return source
-
-
-def _summary(store: Path, source: ExampleSource, reporter: Reporter) -> DataSummary:
-    """Scan the data, unless nothing has touched them since the store was made."""
-    remembered = store / _SCAN
-    if (store / MANIFEST).is_file() and remembered.is_file():
-        known = json.loads(remembered.read_text())
-        if known["stamp"] == source.stamp():
-            return DataSummary.from_json(known["summary"])
-    with reporter.task("scan", len(source), "rows") as advance:
-        return scan(source, advance)
-
-
-def _claim(store: Path, asked: Mapping[str, Any], prepared: Prepared) -> None:
+def _claim(settings: BuildSettings, asked: Mapping[str, Any], prepared: Prepared) -> None:
     """Write down what is asked, or refuse when something else was asked of this folder before."""
+    store, begun = settings.store, settings.request_file
     require_own_folder(store)
     asked = json.loads(json_text(asked))
-    begun = store / _REQUEST
     if begun.is_file():
         lines = differences(json.loads(begun.read_text()), asked)
         if lines:
@@ -165,7 +101,7 @@ def _claim(store: Path, asked: Mapping[str, Any], prepared: Prepared) -> None:
     make_folder(begun.parent)
     write_atomically(begun, json_text(asked).encode())
     scanned = {"stamp": prepared.source.stamp(), "summary": prepared.summary.to_json()}
-    write_atomically(store / _SCAN, json_text(scanned).encode())
+    write_atomically(store / SCAN, json_text(scanned).encode())
 
 
 def _existing(path: Path) -> Store | None:
@@ -179,7 +115,8 @@ def _existing(path: Path) -> Store | None:
 def _begin(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> Store:
     """Checkpoints, routes and an empty store."""
     checkpoints = prepared.given or _train(settings, prepared, reporter)
-    plan, d_latent = _plan(settings, prepared, checkpoints, reporter)
+    sketcher, d_latent = _planned(settings, prepared, checkpoints, reporter)
+    plan = sketcher.plan
     manifest = Manifest(
         n_examples=len(prepared.source),
         d_sketch=plan.d_sketch,
@@ -189,6 +126,9 @@ def _begin(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> S
         label_names=None if (names := prepared.source.label_names) is None else tuple(names),
         settings={"request": request(settings, prepared), "plan": plan.to_json()},
         provenance=_provenance(settings, prepared),
+        parameter_sets=plan.parameters,
+        layers=sketcher.engine.layers if settings.per_layer_norms else None,
+        n_draws=plan.n_draws,
     )
     return Store.create(settings.store, manifest, _examples(prepared.source))
 
@@ -217,9 +157,9 @@ def _train(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> t
     return tuple(dataclasses.replace(c, path=c.path.relative_to(settings.store)) for c in found)
 
 
-def _plan(
+def _planned(
     settings: BuildSettings, prepared: Prepared, checkpoints: tuple[Checkpoint, ...], reporter: Reporter
-) -> tuple[SketchPlan, int]:
+) -> tuple[Sketcher, int]:
     """Choose every parameter's route on a few examples at the last checkpoint; also gives the latent's size."""
     plan = plan_for(
         prepared.task,
@@ -228,21 +168,23 @@ def _plan(
         d_sketch=settings.sketch_dim,
         seed=settings.seed,
         n_draws=settings.draws,
-        block=BLOCK,
+        block=settings.block(),
     )
     sketcher = Sketcher(plan, settings.store, settings.resolved_device(), prepared.task)
     batch = probe_batch(prepared.source)
-    planned = sketcher.planned(batch)
-    for route in planned.coverage.routes:
-        if route.how != "rule":
-            reporter.say(f"{route.parameter} ({route.n_elements:,} numbers) goes by {route.how}: {route.detail}")
-    return planned, sketcher.gradients(len(checkpoints) - 1, batch).latents.shape[1]
+    sketcher.planned(batch)
+    _report_fallbacks(sketcher, batch, reporter)
+    return sketcher, sketcher.latents(len(checkpoints) - 1, batch).shape[1]
 
 
-def probe_batch(source: ExampleSource) -> Batch:
-    """A few examples spread over the data."""
-    n = min(_PROBE_EXAMPLES, len(source))
-    return load_batch(source, np.linspace(0, len(source) - 1, n).astype(np.int64))
+def _report_fallbacks(sketcher: Sketcher, batch: Batch, reporter: Reporter) -> None:
+    """Name every parameter that no rule covers, and what that costs."""
+    fallbacks = [route for route in sketcher.engine.coverage.routes if route.how != "rule"]
+    for route in fallbacks:
+        reporter.say(f"{route.parameter} ({route.n_elements:,} numbers) goes by {route.how}: {route.detail}")
+    if fallbacks:
+        rules = sketcher.time_shares(batch)["rule"]
+        reporter.say(f"Gradients without a rule take about {1 - rules:.0%} of the time.")
 
 
 def _sketch(settings: BuildSettings, store: Store, reporter: Reporter) -> None:

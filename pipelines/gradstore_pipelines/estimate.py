@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 
 from gradstore.data import load_batch
 from gradstore.gradients import GradientEngine
+from gradstore.gradients.coverage import How
+from gradstore.gradients.timing import time_shares
+from gradstore.rehearsal import build_model
 from gradstore.sketcher import single_thread
-from gradstore.store import layout
+from gradstore.store import Manifest, layout
 from gradstore.task import Batch, Noise, Task
-from gradstore_pipelines.build_store import Prepared, prepare, probe_batch
+from gradstore_pipelines.preparation import Prepared, prepare, probe_batch, try_out
 from gradstore_pipelines.progress import Reporter, Silent
-from gradstore_pipelines.settings import BLOCK, BuildSettings
+from gradstore_pipelines.settings import BuildSettings
 
 _REPEATS = 3
 
@@ -30,6 +33,8 @@ class Estimate:
     n_tracked_parameters: int
     coverage: list[tuple[str, int, int]]
     """(route, tensors, numbers)"""
+    time_shares: Mapping[How, float]
+    """Of the routes, in the time of sketching."""
     n_shards: int
     n_files: int
     n_bytes: int
@@ -43,41 +48,63 @@ class Estimate:
 def estimate(settings: BuildSettings, reporter: Reporter | None = None) -> Estimate:
     """Time a few batches and count the rest. Raises what `build` would raise about data, model and settings."""
     prepared = prepare(settings, reporter or Silent())
+    try_out(settings, prepared)
     n_examples, device = len(prepared.source), settings.resolved_device()
     n_checkpoints = len(prepared.given) or settings.n_checkpoints
-    model = prepared.task.build().to(device)
+    model = build_model(prepared.task).to(device)
     training = 0.0 if prepared.given else _seconds_training(settings, prepared, model, device)
     engine = GradientEngine(
-        prepared.task, model, settings.parameters, d_sketch=settings.sketch_dim, seed=0, n_draws=settings.draws
+        prepared.task,
+        model,
+        {name: name for name in settings.parameters},
+        d_sketch=settings.sketch_dim,
+        seed=settings.seed,
+        n_draws=settings.draws,
     )
-    engine.prepare(probe_batch(prepared.source).to(device))
-    block = _rows(prepared, BLOCK, device)
+    probe = probe_batch(prepared.source).to(device)
+    engine.prepare(probe)
+    block = _rows(prepared, settings.block(), device)
     with single_thread():
+        shares = time_shares(engine, probe)
         a_row = _seconds(lambda: engine.run(block)) / len(block)
-    d_latent = engine.run(block).latents.shape[1]
-    n_shards = -(-n_examples // settings.rows_a_shard(n_examples)) * n_checkpoints
+    store = _imagined(settings, engine, n_examples, n_checkpoints, engine.latents(block).shape[1])
+    n_shards = store.n_shards * n_checkpoints
     return Estimate(
         n_examples=n_examples,
         n_checkpoints=n_checkpoints,
         n_tracked_parameters=engine.coverage.n_parameters,
         coverage=engine.coverage.summary(),
+        time_shares=shares,
         n_shards=n_shards,
-        n_files=n_shards * (len(layout.ARRAYS) + 1) + n_checkpoints,
-        n_bytes=_bytes_a_shard(settings, n_examples, d_latent) * n_shards
-        + (0 if prepared.given else n_checkpoints * _bytes_of(model)),
+        n_files=n_shards * (len(layout.arrays(store)) + 1) + n_checkpoints,
+        n_bytes=n_shards * layout.shard_bytes(store) + (0 if prepared.given else n_checkpoints * _bytes_of(model)),
         seconds_training=training,
         seconds_sketching=a_row * n_examples * n_checkpoints / max(settings.workers, 1),
+    )
+
+
+def _imagined(
+    settings: BuildSettings, engine: GradientEngine, n_examples: int, n_checkpoints: int, d_latent: int
+) -> Manifest:
+    """The manifest of the store that the build would make, as far as it sizes the arrays."""
+    return Manifest(
+        n_examples=n_examples,
+        d_sketch=settings.sketch_dim,
+        d_latent=d_latent,
+        shard_rows=settings.rows_a_shard(n_examples),
+        learning_rates=(0.0,) * n_checkpoints,
+        label_names=None,
+        settings={},
+        provenance={},
+        parameter_sets=settings.parameters,
+        layers=engine.layers if settings.per_layer_norms else None,
+        n_draws=settings.draws,
     )
 
 
 def _bytes_of(model: torch.nn.Module) -> int:
     """Weights and buffers, as a checkpoint that is trained here keeps them."""
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
-
-
-def _bytes_a_shard(settings: BuildSettings, n_examples: int, d_latent: int) -> int:
-    """float16 sketches; float32 norm, loss and latent."""
-    return settings.rows_a_shard(n_examples) * (2 * settings.sketch_dim + 4 + 4 + 4 * d_latent)
 
 
 def _seconds_training(settings: BuildSettings, prepared: Prepared, model: torch.nn.Module, device: str) -> float:

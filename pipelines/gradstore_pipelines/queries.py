@@ -30,10 +30,16 @@ class _Rows:
     """Name of each query's class, None where it has none."""
 
 
-def open_queries(store: Store, path: Path, labels: Path | None = None) -> tuple[Batch, list[str]]:
+def open_queries(
+    store: Store, path: Path, labels: Path | None = None, *, labelled: bool = True
+) -> tuple[Batch, list[str]]:
     """All examples of a file or folder as one batch, and their ids.
 
     A single image, or a folder of them, is resized to the store's shape; array files must have it already.
+
+    Args:
+        labels: labels of an array file, in a file of their own.
+        labelled: whether labels are wanted; else those of the file or folder are left out, whatever they are.
 
     Raises:
         SourceError: the file cannot be read.
@@ -48,7 +54,8 @@ def open_queries(store: Store, path: Path, labels: Path | None = None) -> tuple[
     found = _images(path, shape) if is_image else _arrays(path, labels)
     _require_like(store, path, found.values)
     ids = found.ids
-    return Batch(as_inputs(found.values), _classes(store, path, found.label_names), example_keys(ids)), ids
+    classes = _classes(store, path, found.label_names) if labelled else None
+    return Batch(as_inputs(found.values), classes, example_keys(ids)), ids
 
 
 def _arrays(path: Path, labels: Path | None) -> _Rows:

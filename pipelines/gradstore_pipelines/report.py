@@ -75,7 +75,7 @@ def _facts(store: Store) -> dict[str, str]:
         "Examples": f"{store.n_examples:,}",
         "Model": str(plan["task"]["name"]),
         "Checkpoints": f"{store.n_checkpoints}",
-        "Tracked parameters": f"{plan['parameters']}",
+        "Tracked parameters": store.parameters,
         "Sketch": f"{store.d_sketch} numbers a gradient",
         "Store": str(store.path),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import Any, Literal
 
 from gradstore.errors import GradstoreError
 
-# Rows evaluated together, the store's own: see gradstore.sketcher.
-BLOCK = 64
+# Rows evaluated together, the store's own: see gradstore.sketcher. A GPU is idle on fewer than some hundred.
+_BLOCK, _BLOCK_CUDA = 64, 256
 # Half of what reads fastest, by a few percent: a worker holds one shard in memory, and a killed one loses one.
 _SHARD_BYTES = 8 << 20
 _SHARDS_AT_LEAST = 8
+_LARGEST_SEED = 2**63 - 1
 
 
 class SettingsError(GradstoreError, ValueError):
@@ -41,8 +43,9 @@ class BuildSettings:
     """Trained weights to use instead of training: paths or patterns such as ckpt/*.pt."""
     learning_rate: float | None = None
     """Learning rate: of the training, or of every given checkpoint, whatever its file says."""
-    parameters: str = "encoder"
-    """Tracked parameters: encoder, all, or name patterns such as encoder.*,head.weight."""
+    parameters: tuple[str, ...] = ("encoder",)
+    """Tracked parameters: encoder, decoder, all, or name patterns such as encoder.*,head.weight. Several sets share
+    one pass over the data."""
     sketch_dim: int = 1024
     """Numbers kept of each gradient."""
     draws: int = 1
@@ -61,10 +64,14 @@ class BuildSettings:
     """Of initial weights, shuffling, noise and projection."""
     workers: int = 0
     """Processes that sketch: 0 is this one, more start a local Dask cluster."""
+    per_layer_norms: bool = False
+    """Also keep the norm of every layer's gradient."""
     shard_rows: int | None = None
     """Examples in a shard; by default 8 MiB of sketches and at least eight shards."""
 
     def __post_init__(self) -> None:
+        """Paths may be given as strings, and what is repeatable as one string."""
+        self._convert()
         for name in ("sketch_dim", "draws", "epochs", "n_checkpoints", "train_batch_size", "batch_size", "image_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -73,16 +80,45 @@ class BuildSettings:
             raise SettingsError(f"--learning-rate is {self.learning_rate}; it must be a number above 0.")
         if self.workers < 0:
             raise SettingsError(f"--workers is {self.workers}; 0 means this process, N > 0 that many more.")
-        if self.shard_rows is not None and (self.shard_rows < BLOCK or self.shard_rows % BLOCK):
-            raise SettingsError(f"--shard-rows is {self.shard_rows}; it must be a multiple of {BLOCK}.")
+        if self.shard_rows is not None and (self.shard_rows < _BLOCK or self.shard_rows % _BLOCK):
+            raise SettingsError(f"--shard-rows is {self.shard_rows}; it must be a multiple of {_BLOCK}.")
+        if not 0 <= self.seed <= _LARGEST_SEED:
+            raise SettingsError(f"--seed is {self.seed}; it must be a number from 0 to {_LARGEST_SEED}.")
+        self._check_parameters()
+
+    def _convert(self) -> None:
+        for name in ("source", "store", "labels"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else Path(value))
+        for name in ("parameters", "checkpoints"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(map(str, value)))
+
+    def _check_parameters(self) -> None:
+        if not self.parameters:
+            raise SettingsError("--parameters names nothing; track encoder, decoder, all, or a pattern of names.")
+        twice = [name for name in self.parameters if self.parameters.count(name) > 1]
+        if twice:
+            raise SettingsError(f"--parameters {twice[0]!r} is given more than once; every set must be another.")
 
     def rows_a_shard(self, n_examples: int) -> int:
         """Shards of 8 MiB, but at least eight of them, so that small data is resumed and shared out too."""
         if self.shard_rows is not None:
             return self.shard_rows
-        by_size = max(_SHARD_BYTES // (2 * self.sketch_dim), BLOCK)
+        by_size = max(_SHARD_BYTES // (2 * self.sketch_dim), _BLOCK)
         by_count = -(-n_examples // _SHARDS_AT_LEAST)
-        return max(BLOCK, -(-min(by_size, by_count) // BLOCK) * BLOCK)
+        return max(_BLOCK, -(-min(by_size, by_count) // _BLOCK) * _BLOCK)
+
+    def block(self) -> int:
+        """Rows evaluated together: the store's, once it is begun, so that another device may finish it."""
+        if self.request_file.is_file():
+            return int(json.loads(self.request_file.read_bytes())["block"])
+        return _BLOCK_CUDA if self.resolved_device().startswith("cuda") else _BLOCK
+
+    @property
+    def request_file(self) -> Path:
+        """What was asked before there was a store."""
+        return self.store / "build" / "request.json"
 
     def resolved_device(self) -> str:
         """`auto` becomes the GPU where torch sees one; DeviceError where there is no such device."""

@@ -23,6 +23,8 @@ class Bread:
     """What is on it."""
     oven: str | None = None
     """Which one."""
+    sliced: bool = False
+    """Whether it comes in slices."""
 
 
 def _baked(*words: str) -> Any:
@@ -44,6 +46,7 @@ def test_documentation_is_the_string_under_the_field() -> None:
         "grams": "How heavy; in grams.",
         "seeds": "What is on it.",
         "oven": "Which one.",
+        "sliced": "Whether it comes in slices.",
     }
 
 
@@ -52,6 +55,17 @@ def test_defaults_are_the_settings_own() -> None:
 
 
 def test_values_arrive_with_the_types_of_the_fields() -> None:
-    words = ["rye", "--grams", "750", "--seeds", "poppy", "--seeds", "sesame", "--oven", "left", "--loud"]
-    expected = Bread(flour=Path("rye"), grams=750, seeds=("poppy", "sesame"), oven="left")
+    words = ["rye", "--sliced", "--grams", "750", "--seeds", "poppy", "--seeds", "sesame", "--oven", "left", "--loud"]
+    expected = Bread(flour=Path("rye"), grams=750, seeds=("poppy", "sesame"), oven="left", sliced=True)
     assert _baked(*words) == (expected, True)
+
+
+def test_a_flag_has_no_opposite() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    @options_from(Bread, argument="flour")
+    def bake(**values: Any) -> None:
+        raise AssertionError(values)
+
+    assert CliRunner().invoke(app, ["rye", "--no-sliced"]).exit_code == 2

@@ -11,7 +11,13 @@ import torch
 from sklearn.datasets import load_digits
 
 import gradstore
-from gradstore.errors import IndexNotFoundError, QueryError, StoreIncompleteError, StoreNotFoundError
+from gradstore.errors import (
+    IndexNotFoundError,
+    QueryError,
+    StoreCorruptError,
+    StoreIncompleteError,
+    StoreNotFoundError,
+)
 from gradstore.models.checkpoints import load_checkpoint
 from gradstore.sketcher import SketchPlan
 from gradstore.store import Store
@@ -161,6 +167,69 @@ def test_questions_that_make_no_sense_are_refused(
         opened.proponents(["3"], index="flat")
     with pytest.raises(StoreNotFoundError, match="gradstore build"):
         gradstore.open(tmp_path)
+
+
+def test_one_id_is_a_question_too(opened: gradstore.GradientStore) -> None:
+    expected = opened.proponents(["7"], k=3)
+    assert opened.proponents("7", k=3) == opened.proponents(np.array(["7"]), k=3) == expected
+    assert opened.neighbours("7", k=3) == opened.neighbours(["7"], k=3)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (3, "3 is of type int; an id is a string"),
+        ([3], "3 is of type int; an id is a string"),
+        (["3", torch.zeros(1, 8, 8)], "is of type Tensor; an id is a string.*raw rows as one numpy array"),
+        ([], "There is no query"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "There is no query"),
+        (np.array(3, np.uint8), r"A query has shape \(\)"),
+    ],
+)
+def test_what_is_no_query_is_refused(opened: gradstore.GradientStore, queries: Any, message: str) -> None:
+    for ask in (opened.proponents, opened.opponents, opened.search, opened.neighbours):
+        with pytest.raises(QueryError, match=message):
+            ask(queries)
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_a_ranking_of_nothing_is_refused(opened: gradstore.GradientStore, top: int) -> None:
+    with pytest.raises(QueryError, match=f"top={top} shows nothing"):
+        opened.rank(by="loss", top=top)
+
+
+def test_a_signal_that_the_store_does_not_keep_says_how_to_get_it(opened: gradstore.GradientStore) -> None:
+    assert "draw_variance" not in opened.rank(top=1).column_names
+    with pytest.raises(QueryError, match="--draws 2"):
+        opened.rank(by="draw_variance")
+
+
+def test_latents_of_queries_are_those_that_were_stored(
+    opened: gradstore.GradientStore, images: np.ndarray[Any, Any]
+) -> None:
+    found = opened.sketcher.latents(1, opened.as_batch(images[:70, None]))
+    np.testing.assert_array_equal(found, opened.store.latents(1, 0, 70))
+
+
+def test_damaged_files_are_named_or_made_again(opened: gradstore.GradientStore, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(opened.store.path, tmp_path / "copy")
+    damaged = gradstore.open(tmp_path / "copy")
+    expected = damaged.rank(by="loss")
+    kept = tmp_path / "copy" / "signals.parquet"
+    for spoilt in (b"", kept.read_bytes()[:-100], bytes([*kept.read_bytes()[:200], *range(200)])):
+        kept.write_bytes(spoilt)
+        assert damaged.rank(by="loss") == expected
+    names = tmp_path / "copy" / "examples.parquet"
+    whole = names.read_bytes()
+    for spoilt in (b"", whole[:-9], whole[:40] + b"\xff" * 40 + whole[80:]):
+        names.write_bytes(spoilt)
+        message = r"examples\.parquet cannot be read.*gradstore verify"
+        with pytest.raises(StoreCorruptError, match=message):
+            gradstore.open(tmp_path / "copy").rank()
+        with pytest.raises(StoreCorruptError, match=message):
+            gradstore.open(tmp_path / "copy").proponents("7")
 
 
 def test_an_unfinished_store_is_not_ranked(opened: gradstore.GradientStore, tmp_path: Path) -> None:

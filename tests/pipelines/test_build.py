@@ -30,6 +30,7 @@ from gradstore.errors import (
     SourceNotFoundError,
     StoreError,
     StoreMismatchError,
+    TaskError,
     TaskNotFoundError,
     TrainingModeError,
 )
@@ -212,6 +213,36 @@ def test_losses_that_break_the_contract_are_refused(
         )
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("return model(batch.inputs).square().sum(2)", "Bad.loss raised IndexError: Dimension out of range"),
+        ("raise KeyError('weights')", r"Bad.loss raised KeyError: 'weights' \(bad\.py, line 11\)"),
+    ],
+)
+def test_a_loss_that_raises_is_told_before_anything_is_written(
+    data: Path, tmp_path: Path, loss: str, message: str
+) -> None:
+    with pytest.raises(TaskError, match=message) as caught:
+        build(settings(data, tmp_path / "store", model=bad_task(tmp_path, loss)))
+    assert isinstance(caught.value.__cause__, IndexError | KeyError)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_loss_that_raises_on_some_examples_only_is_told_when_they_come(data: Path, tmp_path: Path) -> None:
+    import torch
+
+    from gradstore.models.user_task import load_task
+
+    loss = "assert len(batch) < 64, 'too many'; return model(batch.inputs).square().sum(1)"
+    task = load_task(bad_task(tmp_path, loss))
+    torch.save({"model": task.build().state_dict(), "lr": 0.1}, tmp_path / "weights.pt")
+    weights = (str(tmp_path / "weights.pt"),)
+    with pytest.raises(TaskError, match=r"Bad\.loss raised AssertionError: too many \(bad\.py") as caught:
+        build(settings(data, tmp_path / "store", model=bad_task(tmp_path, loss), checkpoints=weights))
+    assert isinstance(caught.value.__cause__, AssertionError)
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name(data: Path, built: Path, tmp_path: Path) -> None:
     wrong = str(next((built / "checkpoints").glob("*.safetensors")))
     with pytest.raises(CheckpointError):
@@ -249,12 +280,28 @@ def test_settings_that_cannot_work_are_refused(data: Path, tmp_path: Path) -> No
         build(settings(data, tmp_path / "store", model="vea"))
     with pytest.raises(ParametersError, match=r"head\.\*"):
         build(settings(data, tmp_path / "params", parameters="head.*"))
+    assert not (tmp_path / "params").exists()
     with pytest.raises(SettingsError, match="--shard-rows is 100"):
         settings(data, tmp_path / "store", shard_rows=100)
     with pytest.raises(SettingsError, match="--learning-rate is nan"):
         settings(data, tmp_path / "store", learning_rate=float("nan"))
     with pytest.raises(SettingsError, match="--sketch-dim is 0"):
         settings(data, tmp_path / "store", sketch_dim=0)
+    for seed in (-1, 2**63):
+        with pytest.raises(SettingsError, match=f"--seed is {seed}; it must be a number from 0"):
+            settings(data, tmp_path / "store", seed=seed)
+
+
+def test_the_largest_seed_works(data: Path, tmp_path: Path) -> None:
+    build(settings(data, tmp_path / "store", seed=2**63 - 1, epochs=1, n_checkpoints=1))
+    assert gradstore.open(tmp_path / "store").proponents("3", k=2).num_rows == 2
+
+
+def test_settings_take_strings_for_paths_and_for_what_is_repeatable() -> None:
+    text: Any = {"source": "a.npy", "store": "a.store", "labels": "y.npy", "parameters": "all", "checkpoints": "*.pt"}
+    found = BuildSettings(**text)
+    assert (found.source, found.store, found.labels) == (Path("a.npy"), Path("a.store"), Path("y.npy"))
+    assert (found.parameters, found.checkpoints) == (("all",), ("*.pt",))
 
 
 def test_a_query_without_a_label_is_refused_where_the_model_needs_one(data: Path, tmp_path: Path) -> None:
@@ -263,3 +310,5 @@ def test_a_query_without_a_label_is_refused_where_the_model_needs_one(data: Path
     with pytest.raises(QueryError, match="a query needs its own"):
         opened.proponents(np.zeros((1, 1, 8, 8), np.uint8))
     assert opened.proponents(["3"], k=2).num_rows == 2
+    images = (load_digits().images[3:4] * 15).astype(np.uint8)[:, None]
+    assert opened.neighbours(images, k=1).column("id").to_pylist() == ["3"]  # latents need no label

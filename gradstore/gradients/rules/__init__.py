@@ -1,37 +1,67 @@
-"""One function a layer type: from captured calls to per-example weight gradients.
+"""One function an operation: from its arguments and output gradients to per-example gradients of its parameters.
 
-A rule is `rule(module, calls, emit)`: it reads inputs and output gradients, whose first axis holds the examples,
-and hands each wanted parameter's gradient to `emit`. To add a layer, write such a function and register it;
-`gradstore.testing.rule_kit` holds the tests that it must pass.
+A rule is `rule(call, *args, **kwargs)` with the operation's own arguments; it yields pairs of a parameter and the
+form of its gradients. To add an operation, write such a function and register it under the name of the torch
+function; `gradstore.testing.rule_kit` holds the tests that it must pass.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from gradstore.gradients.rules import convolution, elementwise, embedding, linear, normalisation, recurrent
+from gradstore.gradients.rules.base import Call, Found, NoRuleError, Rule
 
-from gradstore.gradients.rules import convolution, embedding, linear, normalisation
-from gradstore.gradients.rules.base import Emit, NoRuleError, Rule
-
-RULES: dict[type[nn.Module], Rule] = {
-    nn.Linear: linear.linear,
-    nn.Conv1d: convolution.convolution,
-    nn.Conv2d: convolution.convolution,
-    nn.Conv3d: convolution.convolution,
-    nn.LayerNorm: normalisation.layer_norm,
-    nn.GroupNorm: normalisation.group_norm,
-    nn.BatchNorm1d: normalisation.batch_norm,
-    nn.BatchNorm2d: normalisation.batch_norm,
-    nn.BatchNorm3d: normalisation.batch_norm,
-    nn.Embedding: embedding.embedding,
+RULES: dict[str, Rule] = {
+    "linear": linear.linear,
+    "bilinear": linear.bilinear,
+    "addmm": linear.addmm,
+    "matmul": linear.matmul,
+    "__matmul__": linear.matmul,
+    "conv1d": convolution.convolution,
+    "conv2d": convolution.convolution,
+    "conv3d": convolution.convolution,
+    "conv_transpose1d": convolution.transposed_convolution,
+    "conv_transpose2d": convolution.transposed_convolution,
+    "conv_transpose3d": convolution.transposed_convolution,
+    "embedding": embedding.embedding,
+    "embedding_bag": embedding.embedding_bag,
+    "index_select": embedding.index_select,
+    "__getitem__": embedding.getitem,
+    "layer_norm": normalisation.layer_norm,
+    "rms_norm": normalisation.rms_norm,
+    "group_norm": normalisation.group_norm,
+    "instance_norm": normalisation.instance_norm,
+    "batch_norm": normalisation.batch_norm,
+    "prelu": normalisation.prelu,
+    "lstm": recurrent.lstm,
+    "gru": recurrent.gru,
+    "rnn_tanh": recurrent.rnn_tanh,
+    "rnn_relu": recurrent.rnn_relu,
+    "add": elementwise.add,
+    "add_": elementwise.add,
+    "__add__": elementwise.add,
+    "__radd__": elementwise.add,
+    "__iadd__": elementwise.add,
+    "sub": elementwise.subtract,
+    "sub_": elementwise.subtract,
+    "__sub__": elementwise.subtract,
+    "__rsub__": elementwise.reversed_subtract,
+    "rsub": elementwise.reversed_subtract,
+    "mul": elementwise.multiply,
+    "__mul__": elementwise.multiply,
+    "__rmul__": elementwise.multiply,
+    "multiply": elementwise.multiply,
+    "div": elementwise.divide,
+    "divide": elementwise.divide,
+    "true_divide": elementwise.divide,
+    "__truediv__": elementwise.divide,
+    "pow": elementwise.power,
+    "__pow__": elementwise.power,
+    "where": elementwise.where,
+    "expand": elementwise.expand,
+    "expand_as": elementwise.expand,
+    "broadcast_to": elementwise.expand,
+    "repeat": elementwise.repeat,
+    "tile": elementwise.repeat,
 }
 
-
-def rule_for(module: nn.Module) -> tuple[str, Rule] | None:
-    """Name and rule of a module's type; a subclass qualifies while it keeps the layer's own forward."""
-    for base in type(module).__mro__:
-        if base in RULES and type(module).forward is base.forward:
-            return base.__name__, RULES[base]
-    return None
-
-
-__all__ = ["RULES", "Emit", "NoRuleError", "Rule", "rule_for"]
+__all__ = ["RULES", "Call", "Found", "NoRuleError", "Rule"]

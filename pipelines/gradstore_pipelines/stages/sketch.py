@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gradstore.data import load_batch, reopen
 from gradstore.data.source import ExampleSource
+from gradstore.gradients.engine import Gradients, SetGradients
 from gradstore.sketcher import Sketcher, SketchPlan, single_thread
-from gradstore.store import ShardRows, Store
+from gradstore.store import SetRows, ShardRows, Store
 from gradstore_pipelines.stage import Unit, UnitRecord
 
 
@@ -67,8 +68,18 @@ def _evaluate(
     """A shard's rows, a block at a time. Batches are whole blocks, so that batch size never changes a byte."""
     block = opened.sketcher.plan.block
     step = max(1, batch_size // block) * block
-    for start in range(rows.start, rows.stop, step):
-        batch = load_batch(opened.source, slice(start, min(start + step, rows.stop)))
-        for found in opened.sketcher.blocks(checkpoint, batch):
-            yield ShardRows(found.sketches.numpy(), found.sq_norms.numpy(), found.losses.numpy(), found.latents.numpy())
-        advance(len(batch))
+    starts = range(rows.start, rows.stop, step)
+    batches = (load_batch(opened.source, slice(start, min(start + step, rows.stop))) for start in starts)
+    for found in opened.sketcher.blocks(checkpoint, batches):
+        yield _shard_rows(found)
+        advance(len(found.losses))
+
+
+def _shard_rows(found: Gradients) -> ShardRows:
+    sets = {name: _set_rows(gradients) for name, gradients in found.sets.items()}
+    return ShardRows(sets, found.losses.float().numpy(), found.latents.float().numpy())
+
+
+def _set_rows(found: SetGradients) -> SetRows:
+    draws = None if found.draw_sq_norms is None else found.draw_sq_norms.numpy()
+    return SetRows(found.sketches.numpy(), found.sq_norms.numpy(), found.layer_sq_norms.numpy(), draws)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradstore.errors import LossShapeError, MixedExamplesError, ParametersError, TrainingModeError
+from gradstore.errors import LossShapeError, MixedExamplesError, ParametersError, ProbeError, TrainingModeError
 from gradstore.gradients import Coverage, GradientEngine
 from gradstore.task import Batch, Noise
 from gradstore.testing.toys import ReadoutTask, autograd_gradients, batch_of
@@ -23,7 +25,7 @@ def check_against_autograd(task: ReadoutTask, batch: Batch) -> Coverage:
     engine = GradientEngine(task, task.build(), "all", d_sketch=32, seed=1)
     coverage = engine.prepare(batch[:3])
     sq = sum((grad.flatten(1).double().square().sum(1) for grad in expected.values()), torch.zeros(len(batch)))
-    torch.testing.assert_close(engine.run(batch).sq_norms, sq.double(), rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(engine.run(batch).sets["all"].sq_norms, sq.double(), rtol=1e-5, atol=1e-12)
     return coverage
 
 
@@ -39,10 +41,65 @@ class Functional(nn.Module):
         return out + self.called.bias
 
 
-def test_parameters_used_through_functions_take_vmap_and_are_right() -> None:
+def test_parameters_used_through_functions_are_seen() -> None:
     coverage = check_against_autograd(ReadoutTask(Functional), batch_of(randn(5, 4)))
-    assert set(coverage.by("vmap")) == {"used.weight", "used.bias", "called.bias"}
-    assert coverage.by("rule") == ["called.weight"]
+    assert {route.parameter: route.detail for route in coverage.routes} == {
+        "used.weight": "linear",
+        "used.bias": "linear",
+        "called.weight": "linear",
+        "called.bias": "linear + add",
+    }
+
+
+class Einsum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.linear = nn.Parameter(torch.randn(4, 3)), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(torch.einsum("bi,ij->bj", x, self.mix))
+        return out
+
+
+def test_an_operation_without_a_rule_takes_vmap_for_its_parameters_alone() -> None:
+    coverage = check_against_autograd(ReadoutTask(Einsum), batch_of(randn(5, 4)))
+    assert coverage.by("vmap") == ["mix"]
+    assert coverage.routes[0].detail == "read by einsum, which has no rule"
+
+
+class Hidden(torch.autograd.Function):
+    """Nobody sees what a function of the user's own does inside."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return x * weight
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return grad * weight, (grad * x).sum(0)
+
+
+class HiddenUse(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.1, 1.0, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = Hidden.apply(x, self.scale)  # type: ignore[no-untyped-call]
+        return out
+
+
+def test_a_use_that_nobody_sees_is_noticed_by_the_probe() -> None:
+    coverage = check_against_autograd(ReadoutTask(HiddenUse), batch_of(randn(5, 4)))
+    assert not coverage.by("rule")
+    assert "cannot see" in coverage.routes[0].detail or "vmap cannot" in coverage.routes[0].detail
 
 
 class Tied(nn.Module):
@@ -59,7 +116,8 @@ class Tied(nn.Module):
 
 def test_tied_weights_count_once_with_their_cross_terms() -> None:
     coverage = check_against_autograd(ReadoutTask(Tied), batch_of(torch.arange(15).reshape(5, 3) % 7))
-    assert coverage.by("vmap") == ["scale", "embedding.weight"]
+    assert coverage.routes[1].detail == "embedding + linear"
+    assert not coverage.by("vmap")
 
 
 class DataDependent(nn.Module):
@@ -89,17 +147,18 @@ class SequenceFirst(nn.Module):
         return out.transpose(0, 1)
 
 
-@pytest.mark.parametrize("length", [3, 5])
-def test_examples_on_another_axis_are_noticed(length: int) -> None:
+@pytest.mark.parametrize("length", [3, 5, 6])
+def test_examples_may_lie_on_another_axis(length: int) -> None:
     coverage = check_against_autograd(ReadoutTask(SequenceFirst), batch_of(randn(6, length, 3)))
-    assert coverage.by("vmap") == ["linear.weight", "linear.bias"]
+    assert coverage.by("rule") == ["linear.weight", "linear.bias"]
 
 
-def test_lstm_is_right_through_the_fallback() -> None:
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_an_lstm_with_projections_is_right_through_the_fallback() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.lstm = nn.LSTM(3, 4, batch_first=True)
+            self.lstm = nn.LSTM(3, 4, batch_first=True, proj_size=2)
 
         def forward(self, x: Tensor) -> Tensor:
             out: Tensor = self.lstm(x)[0][:, -1]
@@ -120,6 +179,26 @@ def linear_task() -> ReadoutTask:
 
 def prepare(task: ReadoutTask) -> None:
     GradientEngine(task, task.build(), "all", d_sketch=8, seed=0).prepare(batch_of(randn(4, 4)))
+
+
+def test_autocast_is_held_to_its_own_precision() -> None:
+    class Autocast(ReadoutTask):
+        def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return super().loss(model, batch, noise).float()
+
+    task = Autocast(lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)))
+    coverage = GradientEngine(task, task.build(), "all", d_sketch=8, seed=0).prepare(batch_of(randn(4, 4)))
+    assert {route.how for route in coverage.routes} == {"rule"}
+
+
+def test_a_gradient_that_is_not_finite_is_refused() -> None:
+    class Overflowing(ReadoutTask):
+        def loss(self, model: nn.Module, batch: Batch, noise: Noise) -> Tensor:
+            return super().loss(model, batch, noise) * 1e38 * 1e-3
+
+    with pytest.raises(ProbeError, match="not finite"):
+        prepare(Overflowing(lambda: nn.Sequential(nn.Linear(4, 500), nn.Linear(500, 300))))
 
 
 def test_a_loss_that_returns_a_mean_is_refused() -> None:
@@ -194,4 +273,4 @@ def test_draws_average_the_loss() -> None:
     torch.testing.assert_close(engine.run(batch).losses, mean.detach())
     grads = torch.autograd.grad(mean[1], list(model.parameters()))
     expected = torch.stack([g.double().square().sum() for g in grads]).sum()
-    torch.testing.assert_close(engine.run(batch).sq_norms[1], expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(engine.run(batch).sets["all"].sq_norms[1], expected, rtol=1e-5, atol=0)

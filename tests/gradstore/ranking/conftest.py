@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gradstore.store import Manifest, ShardRows, Store
+from gradstore.store import Manifest, SetRows, ShardRows, Store
 
 N, K, D, CHECKPOINTS, SHARD_ROWS = 60, 16, 3, 2, 25
 ODD = 41
@@ -38,7 +38,9 @@ def shard_rows(rng: np.random.Generator, rows: range) -> ShardRows:
         at = rows.index(ODD)
         sketches[at], losses[at], latents[at] = np.eye(K)[9] * 3.0, 9.0, 50.0
     sq_norms = np.square(sketches, dtype=np.float64).sum(axis=1)
-    return ShardRows(sketches, sq_norms, losses.astype(np.float32), latents.astype(np.float32))
+    variance = np.where(np.array(rows) == ODD, 7.0, 1.0)
+    sets = {"all": SetRows(sketches, sq_norms, draw_sq_norms=sq_norms + variance)}
+    return ShardRows(sets, losses.astype(np.float32), latents.astype(np.float32))
 
 
 @pytest.fixture
@@ -49,6 +51,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         label_names: tuple[str, ...] | None = ("cat", "dog", "owl"),
         labelled: bool = True,
         shards: int | None = None,
+        n_draws: int = 1,
     ) -> Store:
         manifest = Manifest(
             n_examples=n,
@@ -59,6 +62,8 @@ def make_store(tmp_path: Path) -> MakeStore:
             label_names=label_names,
             settings={"made": "for a test"},
             provenance={},
+            parameter_sets=("all",),
+            n_draws=n_draws,
         )
         store = Store.create(tmp_path / "store", manifest, [examples(n, labelled=labelled)])
         rng = np.random.default_rng(0)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gradstore.errors import UnknownSignalError
+from gradstore.errors import QueryError, UnknownSignalError
 from gradstore.ranking import signals
-from gradstore.ranking.signals import SIGNALS, compute_signals
+from gradstore.ranking.signals import SIGNALS, compute_signals, signals_of
 from gradstore.store import Store
 
 MakeStore = Callable[..., Store]
@@ -74,6 +74,28 @@ def test_a_large_store_is_measured_against_a_seeded_reference(store: Store, monk
     latents = [store.latents(t, 0, 60).astype(np.float64) for t in (0, 1)]
     expected = np.mean([brute_force_distance(points, chosen, 10) for points in latents], axis=0)
     np.testing.assert_allclose(SIGNALS["latent_distance"].compute(store), expected, rtol=1e-5)
+
+
+def test_variance_over_draws_is_there_where_it_is_kept(make_store: MakeStore) -> None:
+    """The draws' mean squared norm is that of the mean plus 1, plus 7 for the odd example."""
+    store = make_store(n_draws=2)
+    assert signals_of(store) == [*SIGNALS, "draw_variance"]
+    values = compute_signals(store)["draw_variance"]
+    expected = np.ones(60)
+    expected[41] = 7.0
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+def test_variance_over_draws_is_never_below_zero(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(n_draws=2)
+    monkeypatch.setattr(Store, "draw_norms", lambda self, checkpoint: np.nextafter(self.norms(checkpoint), 0))
+    assert (compute_signals(store, ["draw_variance"])["draw_variance"] == 0).all()
+
+
+def test_a_signal_that_the_store_does_not_keep_is_no_signal_of_it(store: Store) -> None:
+    assert signals_of(store) == list(compute_signals(store)) == list(SIGNALS)
+    with pytest.raises(QueryError, match="keeps no variance over Monte Carlo draws"):
+        compute_signals(store, ["draw_variance"])
 
 
 @pytest.mark.parametrize("n", [1, 2, 8])

@@ -31,7 +31,7 @@ def test_compiled_and_plain_fold_give_the_same_bits(dtype: torch.dtype, seed: in
     pytest.importorskip("numba")
     compiled = sketched(dtype, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fold, "_has_numba", lambda: False)
+        patch.setattr(fold, "has_numba", lambda: False)
         plain = sketched(dtype, seed)
     assert torch.equal(compiled, plain)
 
@@ -40,6 +40,6 @@ def test_without_numba_the_plain_fold_is_chosen(monkeypatch: pytest.MonkeyPatch)
     def refuse(function: object) -> None:
         raise AssertionError("nothing is compiled without numba")
 
-    monkeypatch.setattr(fold, "_has_numba", lambda: False)
-    monkeypatch.setattr(fold, "_compiled", refuse)
+    monkeypatch.setattr(fold, "has_numba", lambda: False)
+    monkeypatch.setattr(fold, "compiled", refuse)
     assert bool(sketched(torch.float32, 0).abs().sum() > 0)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +94,25 @@ def test_an_example_without_a_label_has_minus_one(
     found = store.labels()
     assert (None if found is None else found.tolist()) == expected
     assert store.paths(0, 3) == [None, None, None]
+
+
+def test_damage_anywhere_is_refused_by_name_or_harmless(tmp_path: Path) -> None:
+    """Whatever byte is lost: never another id, never an error of Parquet's own."""
+    names = [name_of(row) for row in range(500)]
+    file = tmp_path / "examples.parquet"
+    write_examples(file, example_batches(names, [row % 7 for row in range(500)]), 500)
+    whole = file.read_bytes()
+    for position in range(0, len(whole), 7):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+        assert answer(lambda: Examples(file).ids(0, 500)) in (names, "refused")
+        assert answer(lambda: Examples(file).take(np.arange(500))["id"].to_pylist()) in (names, "refused")
+
+
+def answer(read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except StoreCorruptError as error:
+        return "refused" if "examples.parquet cannot be read" in str(error) else error
 
 
 def test_a_torn_file_is_named(tmp_path: Path) -> None:

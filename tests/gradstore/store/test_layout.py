@@ -10,7 +10,7 @@ import zarr
 import zarr.storage
 
 from gradstore.store import Store
-from gradstore.store.layout import ARRAYS, ArrayLayout, metadata_files
+from gradstore.store.layout import arrays, metadata_files
 from gradstore.testing.store_kit import example_batches, manifest_of, store_of
 
 
@@ -29,24 +29,63 @@ def test_plain_zarr_reads_the_values_that_the_store_reads(tmp_path: Path, gradie
         np.testing.assert_array_equal(_read(group, "latents")[checkpoint], gradients[checkpoint])
 
 
-@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: array.name)
-def test_metadata_is_what_zarr_itself_writes(array: ArrayLayout) -> None:
-    manifest = manifest_of(n_examples=10, d_sketch=7, d_latent=3)
-    shape = {"d_sketch": (7,), "d_latent": (3,), None: ()}[array.width]
+# kind -> (encoding-type, what a row's numbers are)
+KINDS = {
+    "sketches": ("gradient-sketches", "d_sketch"),
+    "norms": ("gradient-norms", None),
+    "layer_norms": ("gradient-layer-norms", "layer"),
+    "draw_norms": ("gradient-draw-norms", None),
+    "losses": ("losses", None),
+    "latents": ("latents", "d_latent"),
+}
+EVERYTHING: dict[str, Any] = {
+    "parameter_sets": ("encoder", "all"),
+    "layers": {"encoder": ("a", "b"), "all": ("a", "b", "c")},
+    "n_draws": 3,
+}
+NAMES = [
+    *(f"{kind}{suffix}" for suffix in ("", "-1") for kind in ("sketches", "norms", "layer_norms", "draw_norms")),
+    *("losses", "latents"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_is_what_zarr_itself_writes(name: str) -> None:
+    manifest = manifest_of(n_examples=10, d_sketch=7, d_latent=3, **EVERYTHING)
+    kind, is_second = name.removesuffix("-1"), name.endswith("-1")
+    encoding, dimension = KINDS[kind]
+    shape = {"d_sketch": (7,), "d_latent": (3,), "layer": (3 if is_second else 2,), None: ()}[dimension]
+    written = json.loads(metadata_files(manifest)[f"{name}/zarr.json"])
+    attributes: dict[str, Any] = {"encoding-type": encoding, "encoding-version": "1"}
+    attributes["description"] = written["attributes"]["description"]  # any wording
+    if kind not in ("losses", "latents"):
+        attributes["parameters"] = "all" if is_second else "encoder"
+    if kind == "layer_norms":
+        attributes["layers"] = ["a", "b", "c"] if is_second else ["a", "b"]
     files: dict[str, Any] = {}
     zarr.create_array(
         zarr.storage.MemoryStore(files),
         shape=(2, 10, *shape),
         chunks=(1, 4, *shape),
-        dtype="float16" if array.name == "sketches" else "float32",
+        dtype="float16" if kind == "sketches" else "float32",
         fill_value=float("nan"),
         compressors=None,
         filters=None,
         chunk_key_encoding={"name": "default", "separator": "."},
-        dimension_names=["checkpoint", "example", *([array.width] if array.width else [])],
-        attributes={"encoding-type": array.encoding, "encoding-version": "1", "description": array.description},
+        dimension_names=["checkpoint", "example", *([dimension] if dimension else [])],
+        attributes=attributes,
     )
-    assert json.loads(metadata_files(manifest)[f"{array.name}/zarr.json"]) == json.loads(files["zarr.json"].to_bytes())
+    assert written == json.loads(files["zarr.json"].to_bytes())
+
+
+def test_arrays_are_those_of_the_sets_and_those_that_all_share() -> None:
+    assert [array.name for array in arrays(manifest_of(**EVERYTHING))] == NAMES
+
+
+def test_a_store_of_one_set_keeps_the_arrays_of_old() -> None:
+    assert [array.name for array in arrays(manifest_of())] == ["sketches", "norms", "losses", "latents"]
+    attributes = json.loads(metadata_files(manifest_of())["norms/zarr.json"])["attributes"]
+    assert set(attributes) == {"encoding-type", "encoding-version", "description"}
 
 
 def test_every_group_and_array_says_what_it_is(tmp_path: Path, gradients: np.ndarray[Any, Any]) -> None:
@@ -62,7 +101,7 @@ def test_every_group_and_array_says_what_it_is(tmp_path: Path, gradients: np.nda
 def test_a_row_that_was_never_written_looks_missing_to_zarr(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "s", manifest_of(), example_batches([f"x{row}" for row in range(11)]))
     group = zarr.open_group(str(store.path), mode="r", zarr_format=3)
-    assert all(np.isnan(_read(group, array.name)).all() for array in ARRAYS)
+    assert all(np.isnan(_read(group, array.name)).all() for array in arrays(store.manifest))
 
 
 def test_rows_behind_the_last_example_are_nan(tmp_path: Path, gradients: np.ndarray[Any, Any]) -> None:
@@ -74,7 +113,7 @@ def test_rows_behind_the_last_example_are_nan(tmp_path: Path, gradients: np.ndar
 
 def test_one_shard_is_one_file_in_each_array(tmp_path: Path, gradients: np.ndarray[Any, Any]) -> None:
     store = store_of(tmp_path / "s", gradients, shard_rows=4)
-    for array in ARRAYS:
+    for array in arrays(store.manifest):
         chunks = [file for file in (store.path / array.name).iterdir() if file.name != "zarr.json"]
         assert len(chunks) == 2 * 3
 

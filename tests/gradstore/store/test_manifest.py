@@ -22,7 +22,13 @@ values = st.recursive(
 @settings(max_examples=25, deadline=None)
 @given(choices=st.dictionaries(st.text(), values), rates=st.lists(st.floats(0, 1), min_size=1, max_size=4))
 def test_a_manifest_equals_its_file(choices: dict[str, Any], rates: list[float]) -> None:
-    manifest = manifest_of(settings=choices, learning_rates=tuple(rates), label_names=("cat", "dög"))
+    manifest = manifest_of(
+        settings=choices,
+        learning_rates=tuple(rates),
+        label_names=("cat", "dög"),
+        parameter_sets=("encoder", "head.*"),
+        layers={"encoder": ("encoder.0", "encoder.2"), "head.*": ("head",)},
+    )
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(manifest.to_json()).to_json() == manifest.to_json()
 
@@ -41,7 +47,7 @@ def test_keys_of_a_later_minor_version_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "has format 2; this gradstore reads formats 1 to 1. Upgrade gradstore"),
+        ({"format_version": 3}, "has format 3; this gradstore reads formats 1 to 2. Upgrade gradstore"),
         ({"format_version": "1"}, "has format 1; .* Upgrade"),
         ({"format": "other"}, "not a gradstore manifest"),
     ],
@@ -49,6 +55,22 @@ def test_keys_of_a_later_minor_version_are_ignored() -> None:
 def test_another_format_is_refused(change: dict[str, Any], message: str) -> None:
     document = json.loads(manifest_of().to_json()) | change
     with pytest.raises(StoreFormatError, match=message):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_a_manifest_of_format_1_has_one_set_and_stays_as_it_is() -> None:
+    document = json.loads(manifest_of(settings={"plan": {"parameters": "encoder", "n_draws": 4}}).to_json())
+    for later in ("parameter_sets", "layers", "n_draws"):
+        del document[later]
+    manifest = Manifest.from_json(json.dumps(document | {"format_version": 1}))
+    assert (manifest.parameter_sets, manifest.layers, manifest.n_draws) == (("encoder",), None, 1)
+    assert json.loads(manifest.to_json()) == document | {"format_version": 1}
+    assert "parameter_sets" not in manifest.identity()
+
+
+def test_a_manifest_of_format_1_without_its_set_s_name_is_refused() -> None:
+    document = json.loads(manifest_of().to_json()) | {"format_version": 1}
+    with pytest.raises(StoreFormatError, match=r"lacks settings\.plan\.parameters"):
         Manifest.from_json(json.dumps(document))
 
 

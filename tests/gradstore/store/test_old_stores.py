@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import runpy
 import shutil
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 
 import gradstore
 from gradstore.store import verify
+from gradstore.store.manifest import FORMAT_VERSION
+from gradstore_pipelines.stages.sketch import SketchStage
 
 OLD_STORES = Path(__file__).parents[2] / "old_stores"
 VERSIONS = sorted(path.name for path in OLD_STORES.iterdir() if (path / "manifest.json").is_file())
@@ -31,7 +35,7 @@ def rows() -> np.ndarray[Any, Any]:
 
 
 def test_there_is_one_of_each_version() -> None:
-    assert VERSIONS[:1] == ["v1"]
+    assert [f"v{version}" for version in range(1, FORMAT_VERSION + 1)] == VERSIONS
 
 
 def test_an_old_store_verifies_and_ranks(old: gradstore.GradientStore) -> None:
@@ -44,9 +48,43 @@ def test_queries_are_sketched_as_the_old_rows_were(old: gradstore.GradientStore,
     from gradstore.task import Batch, example_keys
 
     batch = Batch(old.as_batch(rows).inputs, None, example_keys(str(row) for row in range(len(rows))))
-    found = old.sketcher.queries(batch)
-    for checkpoint in range(old.store.n_checkpoints):
-        stored = old.store.unit_sketches(checkpoint, 0, len(rows)).astype(np.float32)
-        # float16 rounds by 2^-11 of a value; another machine's float32 sums differ far less.
-        np.testing.assert_allclose(found.unit[checkpoint], stored, atol=2.0**-10)
-        np.testing.assert_allclose(found.norms[checkpoint], old.store.norms(checkpoint), rtol=1e-4)
+    for name in old.store.parameter_sets:
+        found, store = old.sketcher.queries(batch, name), old.store.of_set(name)
+        for checkpoint in range(store.n_checkpoints):
+            stored = store.unit_sketches(checkpoint, 0, len(rows)).astype(np.float32)
+            # float16 rounds by 2^-11 of a value; another machine's float32 sums differ far less.
+            np.testing.assert_allclose(found.unit[checkpoint], stored, atol=2.0**-10)
+            np.testing.assert_allclose(found.norms[checkpoint], store.norms(checkpoint), rtol=1e-4)
+
+
+def test_norms_by_layer_and_over_draws_mean_what_they_meant(
+    old: gradstore.GradientStore, rows: np.ndarray[Any, Any]
+) -> None:
+    from gradstore.task import Batch, example_keys
+
+    batch = Batch(old.as_batch(rows).inputs, None, example_keys(str(row) for row in range(len(rows))))
+    for checkpoint, name in itertools.product(range(old.store.n_checkpoints), old.store.parameter_sets):
+        found, store = old.sketcher.gradients(checkpoint, batch).sets[name], old.store.of_set(name)
+        if store.keeps("layer_norms"):
+            layer_norms = store.layer_norms(checkpoint, 0, len(rows))
+            np.testing.assert_allclose(found.layer_sq_norms.sqrt(), layer_norms, rtol=1e-4)
+        if store.keeps("draw_norms"):
+            assert found.draw_sq_norms is not None
+            np.testing.assert_allclose(found.draw_sq_norms.sqrt(), store.draw_norms(checkpoint), rtol=1e-4)
+
+
+def test_a_store_that_is_finished_stays_of_its_format(
+    old: gradstore.GradientStore, rows: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of a shard that today's code writes is the old one's, but for the hashes of its files."""
+    np.save(old.store.path.parent / "rows.npy", rows)
+    monkeypatch.chdir(old.store.path.parent)
+    record = old.store.path / "commits" / "1-1.json"
+    before = json.loads(record.read_text())
+    old.store.discard(1, 1)
+    (unit,) = (stage := SketchStage(old.store.path, 64, "cpu")).units()
+    stage.run_unit(unit)
+    after = json.loads(record.read_text())
+    assert {**after, "files": sorted(after["files"])} == {**before, "files": sorted(before["files"])}
+    assert after["format_version"] == old.store.manifest.format_version
+    assert verify(old.store).ok

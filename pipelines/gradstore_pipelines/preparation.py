@@ -1,0 +1,112 @@
+"""Before a build: the data, the task and what is asked of it, with everything refused that can be refused early."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradstore.data import DataSummary, ExampleSource, load_batch, open_source, scan
+from gradstore.errors import MissingLabelsError
+from gradstore.models.checkpoints import Checkpoint, find_checkpoints
+from gradstore.models.registry import make_task, task_settings
+from gradstore.rehearsal import build_model, rehearse
+from gradstore.store.layout import MANIFEST
+from gradstore.task import Batch, Task, require_distinct_sets
+from gradstore_pipelines.progress import Reporter
+from gradstore_pipelines.settings import BuildSettings
+
+SCAN = "build/scan.json"
+_PROBE_EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data and model of a build, before anything long is started."""
+
+    source: ExampleSource
+    summary: DataSummary
+    task: Task
+    given: tuple[Checkpoint, ...]
+
+
+def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
+    """Open and scan the data, make the task, find given checkpoints: everything that can be refused early."""
+    settings.resolved_device()  # refused before the data are read
+    source = _open(settings, reporter)
+    summary = _summary(settings.store, source, reporter)
+    task = make_task(settings.model, summary, source.example_shape)
+    if task.needs_labels and source.label_names is None:
+        raise MissingLabelsError(
+            f"--model {settings.model} needs labels and '{settings.source}' has none. Pass --labels FILE, put images "
+            "into one sub-folder a class, or use --model vae, which needs none."
+        )
+    given = find_checkpoints(settings.checkpoints, settings.learning_rate) if settings.checkpoints else []
+    return Prepared(source, summary, task, tuple(dataclasses.replace(c, path=c.path.absolute()) for c in given))
+
+
+def try_out(settings: BuildSettings, prepared: Prepared) -> None:
+    """Run the task's own code once on a few examples: what fails is refused before anything long is started.
+
+    Raises:
+        ParametersError: a set of parameters that names none, or the same as another.
+        TaskError: building the model, its loss or its latent fails.
+    """
+    device = settings.resolved_device()
+    model = build_model(prepared.task).to(device)
+    require_distinct_sets(prepared.task, model, settings.parameters)
+    rehearse(prepared.task, model, probe_batch(prepared.source).to(device), settings.seed)
+
+
+def request(settings: BuildSettings, prepared: Prepared) -> dict[str, Any]:
+    """Everything that determines the store's bytes, as JSON.
+
+    Where nothing is asked that format 1 did not know, in its words: what it began is then finished.
+    """
+    summary, sets = prepared.summary, settings.parameters
+    return {
+        "data": {
+            "content": summary.content_hash,
+            "n_examples": summary.n_examples,
+            "example_shape": list(summary.example_shape),
+            "dtype": summary.dtype,
+        },
+        "model": task_settings(prepared.task),
+        "training": settings.training(),
+        "checkpoints": [{"sha256": c.sha256, "learning_rate": c.learning_rate} for c in prepared.given] or None,
+        **{name: getattr(settings, name) for name in ("sketch_dim", "draws", "seed")},
+        "parameters": list(sets) if len(sets) > 1 else sets[0],
+        **({"per_layer_norms": True} if settings.per_layer_norms else {}),
+        "shard_rows": settings.rows_a_shard(summary.n_examples),
+        "block": settings.block(),
+    }
+
+
+def probe_batch(source: ExampleSource) -> Batch:
+    """A few examples spread over the data."""
+    n = min(_PROBE_EXAMPLES, len(source))
+    return load_batch(source, np.linspace(0, len(source) - 1, n).astype(np.int64))
+
+
+def _open(settings: BuildSettings, reporter: Reporter) -> ExampleSource:
+    source = open_source(
+        settings.source, labels=settings.labels, image_size=settings.image_size, on_corrupt=settings.on_corrupt
+    )
+    for note in source.notes():
+        reporter.say(note)
+    return source
+
+
+def _summary(store: Path, source: ExampleSource, reporter: Reporter) -> DataSummary:
+    """Scan the data, unless nothing has touched them since the store was made."""
+    remembered = store / SCAN
+    if (store / MANIFEST).is_file() and remembered.is_file():
+        known = json.loads(remembered.read_text())
+        if known["stamp"] == source.stamp():
+            return DataSummary.from_json(known["summary"])
+    with reporter.task("scan", len(source), "rows") as advance:
+        return scan(source, advance)
