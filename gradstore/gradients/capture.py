@@ -129,8 +129,10 @@ class Recorder:
 
     def see(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Take note of an operation if it read something known."""
-        found = tuple(self._known_among((*args, *kwargs.values())))
+        if not isinstance(output, Tensor | tuple | list) and name != "__setitem__":
+            return  # a size, a flag
         self.scattered.follow(name, args, kwargs, output)
+        found = self._known_among((*args, *kwargs.values()) if kwargs else args)
         if not found:
             return
         sources = {name: parameter for known in found for name, parameter in known.sources.items()}
@@ -156,7 +158,7 @@ class Recorder:
         versions = tuple((t, t._version) for t in tensors_in([*args, *kwargs.values()]))
         order = self.order if name in _READ_PACKED else None
         self.operations.append(
-            Operation(name, key, found, layout, args, kwargs, edges, versions, outputs[0].dtype, order)
+            Operation(name, key, tuple(found), layout, args, kwargs, edges, versions, outputs[0].dtype, order)
         )
 
     def _telling(
@@ -229,13 +231,13 @@ def _without_dispatch(function: Any) -> Callable[..., Any]:
 _attention_in_the_open = _without_dispatch(functional.multi_head_attention_forward)
 
 
-def record(model: nn.Module, recorder: Recorder, forward: Callable[[], Tensor]) -> Tensor:
-    """Run `forward` and let `recorder` see its operations; returns the losses with their graph."""
-    handles = [
-        module.register_forward_pre_hook(_order_of_packed(recorder))
-        for module in model.modules()
-        if isinstance(module, nn.RNNBase)
-    ]
+def record(recurrent: Iterable[nn.RNNBase], recorder: Recorder, forward: Callable[[], Tensor]) -> Tensor:
+    """Run `forward` and let `recorder` see its operations; returns the losses with their graph.
+
+    Args:
+        recurrent: the model's recurrent layers, whose input may be a packed sequence.
+    """
+    handles = [module.register_forward_pre_hook(_order_of_packed(recorder)) for module in recurrent]
     try:
         with torch.enable_grad(), plain_evaluation(), _Mode(recorder):
             return forward()

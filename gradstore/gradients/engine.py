@@ -100,7 +100,8 @@ class GradientEngine:
             name: tuple(s for s in chosen if name in chosen[s]) for name in self.parameters
         }
         self.layers = {s: _layers(parameters) for s, parameters in chosen.items()}
-        _let_cudnn_differentiate(model)
+        self._recurrent = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+        _let_cudnn_differentiate(self._recurrent)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         for parameter in self.parameters.values():
@@ -177,7 +178,7 @@ class GradientEngine:
         """Run a forward pass that tells where every operation holds the examples; also gives the operations."""
         telling, period = telling_batch(self.model, batch)
         recorder = Recorder(self.parameters, len(telling), {}, period=period)
-        record(self.model, recorder, lambda: self._draw_loss(telling, 0))
+        record(self._recurrent, recorder, lambda: self._draw_loss(telling, 0))
         return recorder.layouts, recorder.operations
 
     def vmapped(self, names: list[str], batch: Batch) -> fallback.Pieces:
@@ -233,7 +234,7 @@ class GradientEngine:
     def _recorded(self, batch: Batch, draw: int, names: set[str]) -> Capture:
         ignored = self.parameters.keys() - names
         recorder = Recorder(self.parameters, len(batch), dict(self.coverage.layouts), ignored)
-        losses = record(self.model, recorder, lambda: self._draw_loss(batch, draw))
+        losses = record(self._recurrent, recorder, lambda: self._draw_loss(batch, draw))
         self.check_losses(losses, batch)
         return backward(recorder, losses)
 
@@ -253,10 +254,10 @@ class GradientEngine:
         )
 
 
-def _let_cudnn_differentiate(model: nn.Module) -> None:
+def _let_cudnn_differentiate(recurrent: Sequence[nn.RNNBase]) -> None:
     """CuDNN's recurrent layers have no backward in eval mode; without dropout both modes are the same."""
-    for module in model.modules():
-        if isinstance(module, nn.RNNBase) and any(p.is_cuda for p in module.parameters()):
+    for module in recurrent:
+        if any(p.is_cuda for p in module.parameters()):
             module.dropout = 0.0
             module.train()
 

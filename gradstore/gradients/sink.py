@@ -14,6 +14,9 @@ from gradstore.sketch import CountSketch, SketchBuffer
 # Per-example gradients of one parameter are formed at most this many bytes at a time.
 _CHUNK_BYTES = 2 << 20
 
+# Rank-one gradients of so many draws are folded one by one; of more, their sum is formed first.
+_FEW_DRAWS = 8
+
 Group = tuple[str, ...]
 """The names of the sets that hold a parameter. Parameters of one group share a sketch; a set's is the sum of its
 groups'."""
@@ -34,7 +37,8 @@ class GradientSink:
         """Mean over the draws of each draw's squared norm."""
 
     def take(self, name: str, draws: Sequence[Sequence[Form]]) -> None:
-        """The gradient of one parameter: for each draw the forms whose sum it is."""
+        """The gradient of one parameter: for each draw the forms whose sum it is; none where it was not read."""
+        draws = [forms for forms in draws if forms]
         if all(isinstance(form, Product) for forms in draws for form in forms):
             self._products(name, [Product.joined([f for f in forms if isinstance(f, Product)]) for forms in draws])
         elif len(draws) == 1 and len(draws[0]) == 1 and isinstance(draws[0][0], Rows):
@@ -45,10 +49,9 @@ class GradientSink:
     def add(self, name: str, first: int, draws: Sequence[Float[Tensor, "example row column"]]) -> None:
         """Formed gradients of examples first, first + 1, …, one tensor a draw, oriented as the projection has them."""
         examples = slice(first, first + len(draws[0]))
-        mean = draws[0]
         if self.n_draws > 1:
             self.draw_sq_norms[name][examples] += sum(_squares(grad) for grad in draws) / self.n_draws
-            mean = torch.stack(list(draws)).mean(0)
+        mean = sum_of(draws) / self.n_draws if self.n_draws > 1 else draws[0]
         self.sq_norms[name][examples] += self._sketch(name).add_dense(name, mean, first, swapped=self.is_swapped(name))
 
     def is_swapped(self, name: str) -> bool:
@@ -68,22 +71,22 @@ class GradientSink:
         return torch.stack([self.sq_norms[name] for name in (names or self.sq_norms)]).sum(0)
 
     def _products(self, name: str, products: Sequence[Product]) -> None:
-        swapped = self.is_swapped(name)
-        rank_one = all(product.left.shape[2] == 1 for product in products)
-        if not rank_one:
+        """Rank-one gradients are not formed; nor are sums of a few of them, whose norm is that of their Gram matrix."""
+        if any(product.left.shape[2] > 1 for product in products) or len(products) > _FEW_DRAWS:
             self._formed(name, [[product] for product in products])
-        elif self.n_draws == 1:
-            left, right = products[0].left[:, :, 0], products[0].right[:, 0]
+            return
+        lefts = [product.left[:, :, 0] for product in products]
+        rights = [product.right[:, 0] for product in products]
+        if self.n_draws > 1:
+            lefts = [left / self.n_draws for left in lefts]
+        for left, right in zip(lefts, rights, strict=True):
             self._sketch(name).add_outer(name, left, right)
-            self.sq_norms[name] += _squares(left) * _squares(right)
+        if self.n_draws == 1:
+            self.sq_norms[name] += _squares(lefts[0]) * _squares(rights[0])
         else:
-            for product in products:
-                self.draw_sq_norms[name] += _squares(product.left) * _squares(product.right) / self.n_draws
-            mean = Product.joined([Product(p.left / self.n_draws, p.right) for p in products])
-            for examples in example_chunks(self.n_examples, mean.bytes_each):
-                grad = mean.matrices(examples, swapped=swapped)
-                added = self._sketch(name).add_dense(name, grad, examples.start, swapped=swapped)
-                self.sq_norms[name][examples] += added
+            gram = _gram(lefts) * _gram(rights)
+            self.sq_norms[name] += gram.sum((1, 2))
+            self.draw_sq_norms[name] += gram.diagonal(dim1=1, dim2=2).sum(1) * self.n_draws
 
     def _rows(self, name: str, form: Rows) -> None:
         """Positions that share a row add up, so they meet in the norm."""
@@ -111,10 +114,18 @@ class GradientSink:
 
 def sum_of(parts: Sequence[Tensor]) -> Tensor:
     """Their sum in the order given; a single one is not copied."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
     return total
+
+
+def _gram(vectors: Sequence[Float[Tensor, "example value"]]) -> Float[Tensor, "example draw draw"]:
+    """Dot products of each example's vectors with one another, in float64: draws may nearly cancel."""
+    stacked = torch.stack(list(vectors), dim=1).double()
+    return torch.bmm(stacked, stacked.mT)
 
 
 def _squares(values: Float[Tensor, "example ..."]) -> Float[Tensor, " example"]:

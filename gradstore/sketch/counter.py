@@ -39,7 +39,7 @@ def hash_words(*parts: int | Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     state: Tensor = torch.zeros((), dtype=torch.int64)
     for part in parts:
         word = torch.tensor(_signed(part % (1 << 64))) if isinstance(part, int) else part
-        state = _mix((state if state.dim() else state.to(word.device)) * _GOLDEN + word + _GOLDEN)
+        state = _mix(state * _GOLDEN + word + _GOLDEN)  # a single number on the CPU mixes with any device
     return state
 
 
