@@ -12,7 +12,7 @@ from gradstore.gradients.forms import Form, Product, Rows
 from gradstore.sketch import CountSketch, SketchBuffer
 
 # Per-example gradients of one parameter are formed at most this many bytes at a time.
-_CHUNK_BYTES = 2 << 20
+_CHUNK_BYTES = 1 << 20
 
 # Rank-one gradients of so many draws are folded one by one; of more, their sum is formed first.
 _FEW_DRAWS = 8
