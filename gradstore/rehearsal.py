@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradstore.errors import GradstoreError, TaskError
 from gradstore.task import Batch, Noise, Task
@@ -31,6 +31,23 @@ def rehearse(task: Task, model: nn.Module, batch: Batch, seed: int = 0) -> None:
             task.loss(model, batch, Noise(batch.keys, seed))
         with blaming(task, "latent"):
             task.latent(model, batch)
+
+
+def saved_bytes(task: Task, model: nn.Module, batch: Batch, seed: int = 0) -> int:
+    """Bytes that the loss of one example keeps for its backward pass, beside the model's own tensors."""
+    own = {tensor.data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    found: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            found[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = task.loss(model, batch, Noise(batch.keys, seed))  # held while pointers are compared
+        total = sum(found.values())
+        del losses
+    return -(-total // len(batch))
 
 
 def build_model(task: Task) -> nn.Module:

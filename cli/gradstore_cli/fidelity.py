@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from gradstore_cli import human
 from gradstore_cli.options import JsonOption, OutputOption
 from gradstore_cli.settings_options import options_from, settings_from
@@ -36,8 +34,6 @@ def fidelity(*, output: OutputOption = None, as_json: JsonOption = False, **valu
     from gradstore_pipelines.fidelity import fidelity as measure
 
     destination = TableOutput(output, None, as_json)
-    if destination.is_page:
-        raise typer.BadParameter("There is no page of this table: pass -o FILE.csv, .parquet or .jsonl.")
     reporter = TerminalReporter()
     result = measure(settings_from(FidelitySettings, values), reporter)
     if destination.is_file:

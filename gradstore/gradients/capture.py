@@ -87,8 +87,8 @@ class Capture:
     """One forward and one backward pass."""
 
     losses: Float[Tensor, " example"]
-    operations: Sequence[Operation]
-    grads: Sequence[tuple[Tensor | None, ...]]
+    operations: list[Operation]
+    grads: list[tuple[Tensor | None, ...]]
     """For each operation, the gradient of the summed losses with respect to each output; None means zero."""
 
 

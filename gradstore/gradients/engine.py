@@ -35,10 +35,9 @@ from gradstore.gradients.capture import (
     record,
 )
 from gradstore.gradients.coverage import Coverage
-from gradstore.gradients.forms import Form
 from gradstore.gradients.layout import telling_batch
 from gradstore.gradients.rules import NoRuleError
-from gradstore.gradients.rules.apply import forms_by_parameter
+from gradstore.gradients.rules.apply import completed_forms
 from gradstore.gradients.sink import GradientSink, Group, sum_of
 from gradstore.sketch import CountSketch
 from gradstore.task import Batch, Task, tracked_parameters
@@ -212,15 +211,22 @@ class GradientEngine:
 
     def by_rules(self, batch: Batch, sink: GradientSink, coverage: Coverage) -> Float[Tensor, " example"]:
         """Losses averaged over the draws; gradients of the parameters that go by rules."""
-        names = coverage.by("rule")
-        draws = [self._capture(batch, draw, set(names)) for draw in range(self.n_draws)]
+        names = set(coverage.by("rule"))
+        losses, found = [], []
+        for draw in range(self.n_draws):
+            captured = self._capture(batch, draw, names)
+            losses.append(captured.losses)
+            with torch.no_grad():
+                forms = completed_forms(captured, names, len(batch), self.dtype)
+                if self.n_draws > 1:
+                    found.append(dict(forms))
+                    continue
+                for name, parts in forms:
+                    sink.take(name, [parts])
         with torch.no_grad():
-            found = [forms_by_parameter(draw, set(names), len(batch), self.dtype) for draw in draws]
-            for name in names:
-                forms: list[list[Form]] = [by_parameter.pop(name, []) for by_parameter in found]
-                if any(forms):
-                    sink.take(name, forms)
-        return sum_of([draw.losses for draw in draws]) / self.n_draws
+            for name in dict.fromkeys(name for of_draw in found for name in of_draw):
+                sink.take(name, [of_draw.pop(name, []) for of_draw in found])
+        return sum_of(losses) / self.n_draws
 
     def _capture(self, batch: Batch, draw: int, names: set[str]) -> Capture:
         """Forward and backward; a way through the model that was never taken before is looked at first."""

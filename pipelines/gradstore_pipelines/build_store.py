@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from gradstore.store.layout import MANIFEST
 from gradstore.store.manifest import differences, json_text
 from gradstore.task import Batch
 from gradstore_pipelines.executors import executor_for
-from gradstore_pipelines.preparation import SCAN, Prepared, prepare, probe_batch, request, try_out
+from gradstore_pipelines.preparation import SCAN, Prepared, prepare, probe_batch, request
 from gradstore_pipelines.progress import Reporter, Silent
 from gradstore_pipelines.settings import BuildSettings
 from gradstore_pipelines.stages.sketch import SketchStage
@@ -63,8 +64,6 @@ def build(settings: BuildSettings, reporter: Reporter | None = None) -> BuildRes
     """
     reporter = reporter or Silent()
     prepared = prepare(settings, reporter)
-    if not (settings.store / MANIFEST).is_file():
-        try_out(settings, prepared)
     _claim(settings, request(settings, prepared), prepared)
     store = _existing(settings.store) or _begin(settings, prepared, reporter)
     pending = sum(1 for _ in store.pending())
@@ -78,11 +77,12 @@ def build(settings: BuildSettings, reporter: Reporter | None = None) -> BuildRes
 
 
 def _forget_derived(store: Store) -> None:
-    """Signals and indexes may have been computed from damaged bytes of a shard that is now as it was committed:
-    the commit records, which name what they were computed from, are then the same as before the damage.
+    """Signals, indexes and graphs may have been computed from damaged bytes of a shard that is now as it was
+    committed: the commit records, which name what they were computed from, are then the same as before the damage.
     """
     for file in [*store.path.glob("signals*.parquet"), *(store.path / "indexes").glob("*")]:
         file.unlink(missing_ok=True)
+    shutil.rmtree(store.path / "graph", ignore_errors=True)
 
 
 def _claim(settings: BuildSettings, asked: Mapping[str, Any], prepared: Prepared) -> None:
@@ -121,7 +121,7 @@ def _begin(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> S
         n_examples=len(prepared.source),
         d_sketch=plan.d_sketch,
         d_latent=d_latent,
-        shard_rows=settings.rows_a_shard(len(prepared.source)),
+        shard_rows=prepared.shard_rows,
         learning_rates=tuple(c.learning_rate for c in plan.checkpoints),
         label_names=None if (names := prepared.source.label_names) is None else tuple(names),
         settings={"request": request(settings, prepared), "plan": plan.to_json()},
@@ -168,7 +168,7 @@ def _planned(
         d_sketch=settings.sketch_dim,
         seed=settings.seed,
         n_draws=settings.draws,
-        block=settings.block(),
+        block=prepared.block,
     )
     sketcher = Sketcher(plan, settings.store, settings.resolved_device(), prepared.task)
     batch = probe_batch(prepared.source)

@@ -17,7 +17,7 @@ from gradstore.rehearsal import build_model
 from gradstore.sketcher import single_thread
 from gradstore.store import Manifest, layout
 from gradstore.task import Batch, Noise, Task
-from gradstore_pipelines.preparation import Prepared, prepare, probe_batch, try_out
+from gradstore_pipelines.preparation import Prepared, prepare, probe_batch
 from gradstore_pipelines.progress import Reporter, Silent
 from gradstore_pipelines.settings import BuildSettings
 
@@ -48,7 +48,6 @@ class Estimate:
 def estimate(settings: BuildSettings, reporter: Reporter | None = None) -> Estimate:
     """Time a few batches and count the rest. Raises what `build` would raise about data, model and settings."""
     prepared = prepare(settings, reporter or Silent())
-    try_out(settings, prepared)
     n_examples, device = len(prepared.source), settings.resolved_device()
     n_checkpoints = len(prepared.given) or settings.n_checkpoints
     model = build_model(prepared.task).to(device)
@@ -63,11 +62,11 @@ def estimate(settings: BuildSettings, reporter: Reporter | None = None) -> Estim
     )
     probe = probe_batch(prepared.source).to(device)
     engine.prepare(probe)
-    block = _rows(prepared, settings.block(), device)
+    block = _rows(prepared, prepared.block, device)
     with single_thread():
         shares = time_shares(engine, probe)
         a_row = _seconds(lambda: engine.run(block)) / len(block)
-    store = _imagined(settings, engine, n_examples, n_checkpoints, engine.latents(block).shape[1])
+    store = _imagined(settings, prepared, engine, n_checkpoints, engine.latents(block).shape[1])
     n_shards = store.n_shards * n_checkpoints
     return Estimate(
         n_examples=n_examples,
@@ -84,14 +83,14 @@ def estimate(settings: BuildSettings, reporter: Reporter | None = None) -> Estim
 
 
 def _imagined(
-    settings: BuildSettings, engine: GradientEngine, n_examples: int, n_checkpoints: int, d_latent: int
+    settings: BuildSettings, prepared: Prepared, engine: GradientEngine, n_checkpoints: int, d_latent: int
 ) -> Manifest:
     """The manifest of the store that the build would make, as far as it sizes the arrays."""
     return Manifest(
-        n_examples=n_examples,
+        n_examples=len(prepared.source),
         d_sketch=settings.sketch_dim,
         d_latent=d_latent,
-        shard_rows=settings.rows_a_shard(n_examples),
+        shard_rows=prepared.shard_rows,
         learning_rates=(0.0,) * n_checkpoints,
         label_names=None,
         settings={},

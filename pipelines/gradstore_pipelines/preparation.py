@@ -14,7 +14,7 @@ from gradstore.data import DataSummary, ExampleSource, load_batch, open_source, 
 from gradstore.errors import MissingLabelsError
 from gradstore.models.checkpoints import Checkpoint, find_checkpoints
 from gradstore.models.registry import make_task, task_settings
-from gradstore.rehearsal import build_model, rehearse
+from gradstore.rehearsal import build_model, rehearse, saved_bytes
 from gradstore.store.layout import MANIFEST
 from gradstore.task import Batch, Task, require_distinct_sets
 from gradstore_pipelines.progress import Reporter
@@ -32,6 +32,9 @@ class Prepared:
     summary: DataSummary
     task: Task
     given: tuple[Checkpoint, ...]
+    block: int
+    """Rows evaluated together."""
+    shard_rows: int
 
 
 def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
@@ -46,20 +49,27 @@ def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
             "into one sub-folder a class, or use --model vae, which needs none."
         )
     given = find_checkpoints(settings.checkpoints, settings.learning_rate) if settings.checkpoints else []
-    return Prepared(source, summary, task, tuple(dataclasses.replace(c, path=c.path.absolute()) for c in given))
+    absolute = tuple(dataclasses.replace(c, path=c.path.absolute()) for c in given)
+    block = _tried_out(settings, source, task)
+    return Prepared(source, summary, task, absolute, block, settings.rows_a_shard(len(source), block))
 
 
-def try_out(settings: BuildSettings, prepared: Prepared) -> None:
-    """Run the task's own code once on a few examples: what fails is refused before anything long is started.
+def _tried_out(settings: BuildSettings, source: ExampleSource, task: Task) -> int:
+    """Run the task's own code once on a few examples, unless there is a store already: what fails is refused before
+    anything long is started. Returns the rows to evaluate together.
 
     Raises:
         ParametersError: a set of parameters that names none, or the same as another.
         TaskError: building the model, its loss or its latent fails.
     """
+    begun = settings.begun_block()
+    if begun is not None and (settings.store / MANIFEST).is_file():
+        return begun
     device = settings.resolved_device()
-    model = build_model(prepared.task).to(device)
-    require_distinct_sets(prepared.task, model, settings.parameters)
-    rehearse(prepared.task, model, probe_batch(prepared.source).to(device), settings.seed)
+    model, batch = build_model(task).to(device), probe_batch(source).to(device)
+    require_distinct_sets(task, model, settings.parameters)
+    rehearse(task, model, batch, settings.seed)
+    return begun or settings.block(len(source), saved_bytes(task, model, batch, settings.seed))
 
 
 def request(settings: BuildSettings, prepared: Prepared) -> dict[str, Any]:
@@ -81,8 +91,8 @@ def request(settings: BuildSettings, prepared: Prepared) -> dict[str, Any]:
         **{name: getattr(settings, name) for name in ("sketch_dim", "draws", "seed")},
         "parameters": list(sets) if len(sets) > 1 else sets[0],
         **({"per_layer_norms": True} if settings.per_layer_norms else {}),
-        "shard_rows": settings.rows_a_shard(summary.n_examples),
-        "block": settings.block(),
+        "shard_rows": prepared.shard_rows,
+        "block": prepared.block,
     }
 
 

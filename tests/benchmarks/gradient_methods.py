@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradstore.gradients import GradientEngine
+from gradstore.rehearsal import saved_bytes
 from gradstore.task import Batch, Noise, tracked_parameters
 from gradstore.testing.models import Benchmark
+from gradstore_pipelines.settings import BuildSettings
 
 SEED = 0
 # vmap(grad) holds the full gradients of its examples; more than this at once would not fit a small machine.
@@ -84,15 +87,17 @@ def floor(case: Case) -> Step:
 
 
 def engine(case: Case) -> Step:
-    """Sketches, exact norms and losses as a build computes them; without the forward pass for the latents."""
-    built = GradientEngine(
-        case.benchmark.task, case.model(), case.benchmark.parameters, d_sketch=case.d_sketch, seed=SEED
-    )
-    built.prepare(case.batch)
+    """Sketches, exact norms and losses as a build computes them, block by block; without the pass for the latents."""
+    task, model = case.benchmark.task, case.model()
+    built = GradientEngine(task, model, case.benchmark.parameters, d_sketch=case.d_sketch, seed=SEED)
+    built.prepare(case.batch[:4])
+    settings = BuildSettings(source=Path("data"), store=Path("store"), device=case.device.type)
+    rows = settings.block(1_000_000, saved_bytes(task, case.model(), case.batch[:4]))
+    blocks = [case.batch[start : start + rows] for start in range(0, len(case.batch), rows)]
 
-    def step() -> tuple[Tensor, ...]:
-        losses, sink = built.collect(case.batch)
-        return losses, sink.whole_sketch(), sink.total_sq_norms()
+    def step() -> list[tuple[Tensor, ...]]:
+        collected = (built.collect(block) for block in blocks)
+        return [(losses, sink.whole_sketch(), sink.total_sq_norms()) for losses, sink in collected]
 
     return step
 

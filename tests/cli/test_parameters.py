@@ -53,7 +53,10 @@ def test_rank_outliers_ranks_by_the_set_s_gradients(gradstore: Gradstore, both: 
 @pytest.mark.parametrize("command", ["proponents", "opponents"])
 @pytest.mark.parametrize("index", ["exact", "flat"])
 def test_searches_search_the_set_s_gradients(gradstore: Gradstore, both: Path, command: str, index: str) -> None:
-    assert document(gradstore("index", both, "--parameters", "decoder", "--json"))["parameters"] == "decoder"
+    assert (
+        document(gradstore("index", both, "--kind", "flat", "--parameters", "decoder", "--json"))["parameters"]
+        == "decoder"
+    )
     words = ("--id", "digit-0003", "-k", 4, "--parameters", "decoder", "--index", index, "--json")
     rows = document(gradstore(command, both, *words))["rows"]
     expected = getattr(library.open(both, parameters="decoder"), command)("digit-0003", 4, index=index)

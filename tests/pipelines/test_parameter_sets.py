@@ -229,7 +229,7 @@ def test_signals_and_indexes_of_sets_are_kept_apart(data: Path, tmp_path: Path) 
         rows = opened.store.row_of([str(name) for name in table.column("id").to_pylist()])
         np.testing.assert_allclose(table["self_influence"].to_numpy(), np.asarray(expected)[rows], rtol=1e-6)
     assert {file.name for file in (tmp_path / "store").glob("signals*")} == {"signals.parquet", "signals-1.parquet"}
-    assert second.build_index().name == "flat-none-1.faiss"
+    assert second.build_index().name == "rabitq-none-1.faiss"
     assert (first.has_index(), second.has_index()) == (False, True)
     with pytest.raises(gradstore.errors.IndexNotFoundError) as caught:
         gradstore.open(tmp_path / "store", parameters="all").proponents("7", index="flat")

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Set
 
 import torch
 
-from gradstore.gradients.capture import Capture, Known
+from gradstore.gradients.capture import Capture, Known, Operation
 from gradstore.gradients.derived import PulledBack
 from gradstore.gradients.forms import Form
 from gradstore.gradients.rules import RULES
 from gradstore.gradients.rules.base import Call, NoRuleError
 
 
-def forms_by_parameter(
+def completed_forms(
     captured: Capture, names: Set[str], n_examples: int, dtype: torch.dtype
-) -> dict[str, list[Form]]:
-    """For each parameter among `names` that was read: the forms that add up to its gradients.
+) -> Iterator[tuple[str, list[Form]]]:
+    """Each parameter among `names` that was read, once: the forms that add up to its gradients.
+
+    A parameter comes as soon as the last operation that reads it is done, and operations are let go one by one: what is
+    in memory shrinks as the forms are used. `captured` is empty afterwards.
 
     Raises:
         NoRuleError: an operation has no rule, or is used in a way that its rule does not cover.
         InputChangedError: an operation's input was overwritten afterwards.
     """
+    unread = Counter(name for operation in captured.operations for name in _wanted(operation, names))
     found: dict[str, list[Form]] = {}
-    for operation, grads in zip(captured.operations, captured.grads, strict=True):
-        if names.isdisjoint(operation.sources) or all(grad is None for grad in grads):
-            continue
-        operation.require_unchanged()
-        for known, form in _forms(Call(operation, grads, n_examples, dtype)):
-            for name, part in _by_source(known, form):
-                if name in names:
-                    found.setdefault(name, []).append(part)
-    return found
+    while captured.operations:
+        operation, grads = captured.operations.pop(), captured.grads.pop()
+        sources = _wanted(operation, names)
+        if sources and any(grad is not None for grad in grads):
+            operation.require_unchanged()
+            for known, form in _forms(Call(operation, grads, n_examples, dtype)):
+                for name, part in _by_source(known, form):
+                    if name in names:
+                        found.setdefault(name, []).append(part)
+        unread.subtract(sources)
+        for name in sources:
+            if not unread[name] and name in found:
+                yield name, found.pop(name)
+
+
+def _wanted(operation: Operation, names: Set[str]) -> list[str]:
+    """In an order that is the same in every process: sums round by it."""
+    return [name for name in dict.fromkeys(operation.sources) if name in names]
 
 
 def _forms(call: Call) -> Iterator[tuple[Known, Form]]:

@@ -80,6 +80,6 @@ def _submit(client: Any, stage: Stage, units: Iterator[Unit], futures: dict[Any,
 
 def _failure(unit: Unit, error: BaseException, count: int) -> WorkerError:
     return WorkerError(
-        f"{count} units failed and the others are committed; the first is checkpoint {unit.checkpoint}, "
-        f"shard {unit.shard}: {type(error).__name__}: {error}. Run the same command to try them again."
+        f"{count} units failed and the others are committed; the first is {unit}: "
+        f"{type(error).__name__}: {error}. Run the same command to try them again."
     )

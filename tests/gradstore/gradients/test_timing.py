@@ -24,7 +24,7 @@ def shares(task: ReadoutTask) -> dict[str, float]:
     batch = batch_of(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
     engine = GradientEngine(task, task.build(), "all", d_sketch=8, seed=0)
     engine.prepare(batch)
-    return dict(time_shares(engine, batch))
+    return {str(how): share for how, share in time_shares(engine, batch).items()}
 
 
 def test_every_route_that_is_taken_has_a_share_of_the_whole() -> None:
