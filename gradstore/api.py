@@ -6,47 +6,47 @@ DuckDB take them as they are. A store with gradients of several sets of paramete
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from gradstore.devices import usable_device
 from gradstore.errors import IndexFileError, QueryError
 from gradstore.ranking.cache import cached_signals
 from gradstore.ranking.rank import rank_table
-from gradstore.search.exact import ExactIndex
+from gradstore.search.conformal import Voters, conformal_credibility, credibility_table
+from gradstore.search.faiss_build import DEFAULT_MEMORY
+from gradstore.search.faiss_index import INDEX_TYPES, FaissIndex
+from gradstore.search.faiss_kinds import kind_named
+from gradstore.search.filters import Filter
+from gradstore.search.graph import KnnGraph
+from gradstore.search.index import card_path
+from gradstore.search.influence import AskedQueries, InfluenceSearch, SearchOptions, searchable_of
 from gradstore.search.latent import nearest_latents
 from gradstore.search.neighbours import Neighbours
-from gradstore.search.rows import QuerySketches, stored_queries
+from gradstore.search.rows import stored_queries
+from gradstore.search.searchable import Coverage, Searchable, chosen_checkpoints
+from gradstore.search.space import Metric, SpaceName
+from gradstore.search.vectors import stored_form
 from gradstore.search.weights import Normalise
 from gradstore.sketcher import Sketcher, SketchPlan
 from gradstore.store import Store, VerifyReport, verify
 from gradstore.store.files import make_folder
 from gradstore.task import Batch, example_keys
 
-if TYPE_CHECKING:
-    from gradstore.search.index import Index
-
 Queries = Batch | str | Sequence[str] | np.ndarray
 """A batch; one id of the store or several; or raw rows [q, *example_shape] as in the source."""
-Kind = Literal["exact", "flat"]
+SEARCHED = "gradstore.search"
+"""The key in an answer's metadata under which stands which search answered, as JSON: index, why, recall."""
+COVERAGE = "gradstore.coverage"
+"""The key under which stands how much of an unfinished store it is from, as JSON: n_searched, n_examples."""
 _Checked = Batch | list[str] | np.ndarray
-
-
-class SearchOptions(TypedDict, total=False):
-    """How influence is read and searched."""
-
-    normalise: Normalise
-    """`none`; `cosine`; or `relatif`, which divides by the training example's own root self-influence, so that
-    large gradients do not win every time (Barshan et al. 2020)."""
-    index: Kind
-    """`exact`, or `flat` after `build_index`."""
-    include_self: bool
-    """Whether a query given by id may find itself; by default it may not."""
 
 
 def open(path: Path | str, *, parameters: str | None = None, device: str = "cpu") -> GradientStore:
@@ -70,6 +70,8 @@ class GradientStore:
     def __init__(self, store: Store, device: str = "cpu") -> None:
         self.store, self.device = store, usable_device(device)
         self._sketcher: Sketcher | None = None
+        self._indexes: dict[Path, tuple[int, FaissIndex]] = {}
+        self._influence = InfluenceSearch(store, self.index, self.device)
 
     @property
     def sketcher(self) -> Sketcher:
@@ -110,55 +112,167 @@ class GradientStore:
         """The k training examples that most lower each query's loss, highest score first.
 
         A score is sum_t eta_t <g_t(x), g_t(query)>: to first order, by how much the training steps on x lowered
-        the query's loss. Columns: query, rank, id, label, path, score. See `search` for queries and options.
+        the query's loss. Columns: query, rank, id, label, path, score; the schema's metadata says under
+        `gradstore.search` which search answered, and why. See `search` for queries and options.
         """
-        queries = _checked(queries)
-        return self._as_table(queries, self.search(queries, k, largest=True, **options))
+        (proponents,) = self._ends(queries, k, (True,), options)
+        return proponents
 
     def opponents(self, queries: Queries, k: int = 10, **options: Unpack[SearchOptions]) -> pa.Table:
         """The k training examples that most raise each query's loss, lowest (most negative) score first."""
-        queries = _checked(queries)
-        return self._as_table(queries, self.search(queries, k, largest=False, **options))
+        (opponents,) = self._ends(queries, k, (False,), options)
+        return opponents
+
+    def both_ends(self, queries: Queries, k: int = 10, **options: Unpack[SearchOptions]) -> tuple[pa.Table, pa.Table]:
+        """(proponents, opponents): the exact search finds both in one pass over the store."""
+        proponents, opponents = self._ends(queries, k, (True, False), options)
+        return proponents, opponents
 
     def search(
         self, queries: Queries, k: int = 10, *, largest: bool = True, **options: Unpack[SearchOptions]
     ) -> Neighbours:
-        """Store rows and scores of the best k examples for each query.
+        """Store rows and scores of the best k examples for each query, or with `reduce` for all of them.
 
         Args:
             queries: ids in the store, or one; a Batch; or raw rows [q, *example_shape] as in the source.
+            options: see `SearchOptions`.
 
         Raises:
-            QueryError: k or a query that the store cannot answer.
-            IndexNotFoundError: `flat` was asked for and has not been built.
+            QueryError: k or a query that the store cannot answer, a filter that lets nothing through.
+            UnknownExampleError: an id that the store has not.
+            StoreIncompleteError: nothing is done yet; or not all, and all is required.
+            IndexNotFoundError: an index was asked for by name and has not been built.
+            IndexMismatchError: it was built from other rows than the store now holds.
+            IndexFileError: it is damaged.
         """
-        queries, normalise = _checked(queries), options.get("normalise", "none")
-        sketches, rows = self._sketches(queries)
-        exclude = None if options.get("include_self") else rows
-        index = self._index(options.get("index", "exact"), normalise)
-        return index.search(sketches, k, largest=largest, normalise=normalise, exclude=exclude)
+        return self._found(_checked(queries), k, (largest,), options)[0]
+
+    def coverage(self, checkpoints: Sequence[int] | None = None) -> Coverage:
+        """How much of an unfinished store a search at these checkpoints would be from, now.
+
+        Raises:
+            StoreIncompleteError: nothing is done yet.
+        """
+        return Searchable.of(self.store, checkpoints).coverage
+
+    def _ends(self, queries: Queries, k: int, ends: tuple[bool, ...], options: SearchOptions) -> list[pa.Table]:
+        queries = _checked(queries)
+        names = _names(queries) if options.get("reduce") is None else [_mean_of(len(queries))]
+        return [self._as_table(names, found) for found in self._found(queries, k, ends, options)]
+
+    def _found(self, queries: _Checked, k: int, ends: tuple[bool, ...], options: SearchOptions) -> list[Neighbours]:
+        searchable = searchable_of(self.store, options)
+        return self._influence.find(searchable, self._asked(queries, searchable), k, ends, options)
 
     def neighbours(
-        self, queries: Queries, k: int = 10, *, checkpoint: int = -1, include_self: bool = False
+        self,
+        queries: Queries,
+        k: int = 10,
+        *,
+        checkpoint: int | Sequence[int] = -1,
+        metric: Metric = "l2",
+        filter: Filter | None = None,
+        include_self: bool = False,
     ) -> pa.Table:
-        """The k nearest examples in the latent space of a checkpoint; scores are importances 1 / (distance + eps).
+        """The k nearest examples in latent space; scores are importances 1 / (distance + eps).
 
-        Latents alone are computed of a query: it needs no label, whatever the model learns from.
+        Latents alone are computed of a query: it needs no label, whatever the model learns from. Columns: query, rank,
+        id, label, path, score, distance (nearest first, in the metric's units).
+
+        Args:
+            queries: ids in the store, or one; a Batch; or raw rows [q, *example_shape] as in the source.
+            checkpoint: whose latent space, or several: then distances are taken over all of them together.
+            metric: `l2`, or `cosine`: 1 - the cosine, from 0 to 2.
+            filter: the examples that may be found, such as `Filter.of_labels(store, ["cat"])`.
         """
         queries = _checked(queries)
-        known = range(self.store.n_checkpoints)
-        if not -len(known) <= checkpoint < len(known):
-            raise QueryError(f"'{self.store.path}' has checkpoints 0 to {len(known) - 1}, not {checkpoint}.")
-        checkpoint = known[checkpoint]
-        if isinstance(queries, Batch | np.ndarray):
-            latents, rows = self.sketcher.latents(checkpoint, self._fitting(queries)), None
-        else:
-            rows = self.store.row_of(queries)
-            latents = self.store.latent_rows(checkpoint, rows)
+        checkpoints = self._chosen([checkpoint] if isinstance(checkpoint, int) else checkpoint)
+        latents, rows = self._latents(queries, checkpoints)
         exclude = None if rows is None or include_self else rows.tolist()
-        found = nearest_latents(self.store, latents, k, checkpoint=checkpoint, exclude=exclude, device=self.device)
-        table = self._as_table(queries, found)
+        found = nearest_latents(
+            self.store,
+            latents,
+            k,
+            checkpoint=checkpoints,
+            metric=metric,
+            exclude=exclude,
+            filter=filter,
+            device=self.device,
+        )
+        table = self._as_table(_names(queries), found)
         return table.append_column("distance", pa.array(found.distances.reshape(-1)))
+
+    def credibility(
+        self,
+        queries: Queries,
+        k: int = 75,
+        *,
+        calibration: float | Sequence[str] | None = None,
+        checkpoints: Sequence[int] | None = None,
+        metric: Metric = "l2",
+        seed: int = 0,
+        p_values: bool = False,
+    ) -> pa.Table:
+        """How far the labels of each query's neighbours agree on one label for it: Deep k-Nearest Neighbors.
+
+        Columns: query, predicted (a label's name), credibility, confidence, label (the query's own, null where it has
+        none or is not of the store); with `p_values` also one column a label, `p(<label>)`. What they mean, and how
+        this departs from Papernot & McDaniel 2018: `gradstore.search.conformal`.
+
+        Args:
+            k: neighbours at each checkpoint.
+            calibration: ids of the examples that say what is usual, best such as the model did not learn from; or a
+                share of the labelled ones, drawn by `seed`; by default a tenth, at most 750.
+            checkpoints: whose latents are the representations; all by default.
+
+        Raises:
+            QueryError: a store without labels, or a k or calibration that it cannot answer.
+        """
+        queries = _checked(queries)
+        latents, rows = self._latents(queries, self._chosen(checkpoints))
+        voters = self._voters(calibration, seed)
+        found = conformal_credibility(
+            self.store,
+            latents,
+            voters,
+            k,
+            checkpoints=checkpoints,
+            metric=metric,
+            own_rows=rows,
+            device=self.device,
+        )
+        labels = None if rows is None else self.store.examples_at(rows).column("label").to_pylist()
+        return credibility_table(_names(queries), found, self.store.manifest.label_names or (), labels, p_values)
+
+    def graph(self, space: SpaceName = "gradient") -> KnnGraph:
+        """The nearest examples of every example, once `gradstore graph` has found them.
+
+        Raises:
+            IndexNotFoundError: not built, or not to the end; names the command.
+            IndexMismatchError: built from other rows than the store now holds.
+        """
+        return KnnGraph.open(self.store, space)
+
+    def _chosen(self, checkpoints: Sequence[int] | None) -> tuple[int, ...]:
+        return chosen_checkpoints(checkpoints, self.store.n_checkpoints)
+
+    def _latents(
+        self, queries: _Checked, checkpoints: Sequence[int]
+    ) -> tuple[Float32[np.ndarray, "checkpoint query d_latent"], Int64[np.ndarray, " query"] | None]:
+        """Of queries at these checkpoints, and their rows where they are of the store."""
+        if isinstance(queries, Batch | np.ndarray):
+            batch = self._fitting(queries)
+            return np.stack([self.sketcher.latents(t, batch) for t in checkpoints]), None
+        rows = self.store.row_of(queries)
+        return np.stack([self.store.latent_rows(t, rows) for t in checkpoints]), rows
+
+    def _voters(self, calibration: float | Sequence[str] | None, seed: int) -> Voters:
+        labels, names = self.store.labels(), self.store.manifest.label_names
+        if labels is None or names is None:
+            raise QueryError(f"'{self.store.path}' has no labels, which credibility is about. Build one with --labels.")
+        if calibration is None or isinstance(calibration, float | int):
+            return Voters.draw(labels, len(names), calibration, seed)
+        return Voters.draw(labels, len(names), self.store.row_of(list(calibration)))
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -175,24 +289,65 @@ class GradientStore:
         """
         return self.store.layer_norms(checkpoint, start, self.store.n_examples if stop is None else stop)
 
-    def build_index(self, normalise: Normalise = "none") -> Path:
-        """Build the FAISS flat index for `search(index="flat")`; cosine and relatif share one."""
-        from gradstore.search.faiss_flat import FaissFlat
+    def build_index(self, normalise: Normalise = "none", kind: str = "rabitq", *, memory: int = DEFAULT_MEMORY) -> Path:
+        """Build an index for `search`, and save it beside the store; one that is there and fits the store stays.
 
+        Args:
+            normalise: the reading that it serves; cosine and relatif share one.
+            kind: `flat`, `rabitq`, `ivf-sq8`, `ivf-pq` or `hnsw`; see `gradstore.search.faiss_kinds`.
+            memory: bytes that building it may take.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            StoreIncompleteError: the build has not finished.
+            QueryError: no such kind, or more memory is needed.
+        """
         self.store.require_complete()
-        path = self._index_path(normalise)
-        if not self.has_index(normalise):
+        path = self.index_path(normalise, kind)
+        if not self.has_index(normalise, kind):
             make_folder(path.parent)
-            FaissFlat.build(self.store, normalise).save(path)
+            INDEX_TYPES[kind].build(self.store, normalise, memory=memory).save(path)
         return path
 
-    def has_index(self, normalise: Normalise = "none") -> bool:
+    def has_index(self, normalise: Normalise = "none", kind: str = "rabitq") -> bool:
         """Whether there is a usable index, built from the rows that the store now holds."""
         try:
-            self._index("flat", normalise)
+            self.index(normalise, kind)
         except IndexFileError:
             return False
         return True
+
+    def index(self, normalise: Normalise = "none", kind: str = "rabitq") -> FaissIndex:
+        """A saved index, with the `recall` that was measured when it was built.
+
+        It is held against its hash and the store's rows when it is first opened, and when it was replaced since.
+
+        Raises:
+            IndexNotFoundError: there is none.
+            IndexMismatchError: it was built from other rows than the store now holds.
+            IndexFileError: it is damaged.
+        """
+        path = self.index_path(normalise, kind)
+        try:
+            written = card_path(path).stat().st_mtime_ns if card_path(path).exists() else 0
+            if self._indexes.get(path, (0,))[0] != written or not written:
+                self._indexes[path] = (written, INDEX_TYPES[kind].load(path, self.store, self.device))
+            return self._indexes[path][1]
+        except IndexFileError as error:
+            if self.store.set_suffix:
+                error.add_note(f"The index is one for --parameters {self.store.parameters!r}: give index that option.")
+            raise
+
+    def index_path(self, normalise: Normalise = "none", kind: str = "rabitq") -> Path:
+        """Where an index of this kind is, or would be.
+
+        Raises:
+            QueryError: no such kind.
+        """
+        name = f"{kind_named(kind).name}-{stored_form(normalise)}{self.store.set_suffix}.faiss"
+        return self.store.path / "indexes" / name
 
     def verify(self, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Hold every committed byte against the hash in its commit record."""
@@ -225,37 +380,32 @@ class GradientStore:
             )
         return queries
 
-    def _sketches(self, queries: _Checked) -> tuple[QuerySketches, list[int] | None]:
+    def _asked(self, queries: _Checked, searchable: Searchable) -> AskedQueries:
+        """Queries at the checkpoints that are searched."""
         if isinstance(queries, Batch | np.ndarray):
-            return self.sketcher.queries(self.as_batch(queries), self.store.parameters), None
+            sketches = self.sketcher.queries(self.as_batch(queries), self.store.parameters)
+            return AskedQueries(sketches.at(searchable.checkpoints))
         rows = self.store.row_of(queries)
-        return stored_queries(self.store, rows), rows.tolist()
+        return AskedQueries(stored_queries(searchable, rows), rows)
 
-    def _index(self, kind: Kind, normalise: Normalise) -> Index:
-        if kind == "exact":
-            return ExactIndex(self.store, normalise, self.device)
-        from gradstore.search.faiss_flat import FaissFlat
-
-        try:
-            return FaissFlat.load(self._index_path(normalise), self.store)
-        except IndexFileError as error:
-            if self.store.set_suffix:
-                error.add_note(f"The index is one for --parameters {self.store.parameters!r}: give index that option.")
-            raise
-
-    def _index_path(self, normalise: Normalise) -> Path:
-        from gradstore.search.faiss_flat import stored_form
-
-        return self.store.path / "indexes" / f"flat-{stored_form(normalise)}{self.store.set_suffix}.faiss"
-
-    def _as_table(self, queries: _Checked, found: Neighbours) -> pa.Table:
+    def _as_table(self, names: Sequence[str], found: Neighbours) -> pa.Table:
         n_queries, k = found.indices.shape
-        names = [str(q) for q in range(n_queries)] if isinstance(queries, Batch | np.ndarray) else queries
         rows = found.indices.reshape(-1)
         table = self.store.examples_at(rows)
         table = table.add_column(0, "rank", pa.array(np.tile(np.arange(1, k + 1), n_queries)))
         table = table.add_column(0, "query", pa.array([name for name in names for _ in range(k)], pa.string()))
-        return table.append_column("score", pa.array(found.scores.reshape(-1)))
+        table = table.append_column("score", pa.array(found.scores.reshape(-1)))
+        return table.replace_schema_metadata({**(table.schema.metadata or {}), **_about(found)})
+
+
+def _about(found: Neighbours) -> dict[bytes, bytes]:
+    """What an answer's metadata say of the search."""
+    about: dict[str, Any] = {}
+    if found.searched is not None:
+        about[SEARCHED] = found.searched.to_json()
+    if found.coverage is not None:
+        about[COVERAGE] = asdict(found.coverage)
+    return {name.encode(): json.dumps(value).encode() for name, value in about.items()}
 
 
 def _checked(queries: Queries) -> _Checked:
@@ -275,6 +425,15 @@ def _checked(queries: Queries) -> _Checked:
             "Give ids as the store has them, or raw rows as one numpy array."
         )
     return found
+
+
+def _mean_of(n_queries: int) -> str:
+    return f"mean of {n_queries:,} {'query' if n_queries == 1 else 'queries'}"
+
+
+def _names(queries: _Checked) -> list[str]:
+    """Ids; what is not of the store is numbered."""
+    return [str(q) for q in range(len(queries))] if isinstance(queries, Batch | np.ndarray) else queries
 
 
 def _raw_batch(rows: Shaped[np.ndarray, "query ..."]) -> Batch:

@@ -9,32 +9,65 @@ import typer
 from gradstore_cli import human
 from gradstore_cli.options import JsonOption, ParametersOption, StoreArgument
 
+MemoryOption = Annotated[
+    str, typer.Option(metavar="SIZE", help="Memory that building it may take, such as 500MB or 4GB.")
+]
+
 
 def index(
     store: StoreArgument,
+    kind: Annotated[
+        Literal["flat", "rabitq", "ivf-sq8", "ivf-pq", "hnsw"],
+        typer.Option(help="rabitq is small and quick to build; flat finds everything; the others are for comparison."),
+    ] = "rabitq",
     normalise: Annotated[
         Literal["none", "cosine", "relatif"],
         typer.Option(help="The reading that it serves; cosine and relatif share one index."),
     ] = "none",
+    memory: MemoryOption = "1GB",
     parameters: ParametersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the FAISS index that --index flat searches.
+    """Build an index that makes single questions to many examples faster.
+
+    It proposes examples, and the store itself settles scores and order, so scores are exact. How many of the best
+    examples it finds is measured while it is built.
 
     Example:
       gradstore index digits.store
-      gradstore proponents digits.store --id digit-0007 --index flat
+      gradstore index digits.store --kind flat --memory 4GB
+      gradstore proponents digits.store --id digit-0007
     """
     import gradstore
+    from gradstore.search.recall import in_words
     from gradstore_cli.progress import TerminalReporter
     from gradstore_cli.tables import print_json
 
+    allowed = _n_bytes(memory)
     opened = gradstore.open(store, parameters=parameters)
-    done = "Already there:" if opened.has_index(normalise) else "Built"
+    done = "Already there:" if opened.has_index(normalise, kind) else "Built"
     with TerminalReporter().steps("Building the index"):
-        path = opened.build_index(normalise)
-    n_bytes = path.stat().st_size
-    typer.echo(f"{done} {path} ({human.size(n_bytes)}). Search it with --index flat --normalise {normalise}.", err=True)
+        path = opened.build_index(normalise, kind, memory=allowed)
+    n_bytes, recall = path.stat().st_size, opened.index(normalise, kind).recall
+    typer.echo(f"{done} {path} ({human.size(n_bytes)}; {in_words(recall)}).", err=True)
+    typer.echo(f"Searches use it where that is faster; --index {kind} --normalise {normalise} asks for it.", err=True)
     if as_json:
-        found = {"index": str(path), "normalise": normalise, "parameters": opened.store.parameters, "bytes": n_bytes}
-        print_json(found)
+        about = {"kind": kind, "normalise": normalise, "parameters": opened.store.parameters}
+        print_json({"index": str(path), **about, "bytes": n_bytes, "recall": recall})
+
+
+def _n_bytes(text: str) -> int:
+    """A size as a person writes it, in powers of 1000.
+
+    >>> _n_bytes("500MB"), _n_bytes("1.5 gb"), _n_bytes("2e9")
+    (500000000, 1500000000, 2000000000)
+    """
+    words = text.strip().lower().removesuffix("b").strip()
+    factor = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}.get(words[-1:], 1)
+    try:
+        n_bytes = float(words.rstrip("kmgt")) * factor
+        if not 0 < n_bytes < 1e18:
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(f"--memory {text!r} is not a size. Write it like 500MB or 4GB.") from None
+    return int(n_bytes)

@@ -17,8 +17,10 @@ from typer.core import TyperGroup
 import gradstore
 from gradstore.errors import GradstoreError
 from gradstore_cli.build import build
+from gradstore_cli.credibility import credibility
 from gradstore_cli.demo import demo
 from gradstore_cli.fidelity import fidelity
+from gradstore_cli.graph import graph
 from gradstore_cli.index import index
 from gradstore_cli.neighbours import neighbours
 from gradstore_cli.opponents import opponents
@@ -58,7 +60,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, build, rank_outliers, proponents, opponents, neighbours, index, fidelity, status, show, verify):
+for command in (
+    demo,
+    build,
+    rank_outliers,
+    proponents,
+    opponents,
+    neighbours,
+    credibility,
+    index,
+    graph,
+    fidelity,
+    status,
+    show,
+    verify,
+):
     app.command()(command)
 
 

@@ -50,12 +50,12 @@ def rank_outliers(
         return
     if store is None:
         raise typer.BadParameter("Give the gradient store to rank.", param_hint="STORE")
-    destination = TableOutput(output, format, as_json)
-    if destination.is_page:
-        _require_page(top, destination)
+    destination = TableOutput(output, format, as_json, pictures=("html",))
+    if destination.picture and top is not None:
+        raise typer.BadParameter("An HTML page shows both ends of the whole ranking: leave --top out.")
     opened = _open(store, parameters)
     about = {"store": str(store), "parameters": opened.store.parameters, "by": signal}
-    if destination.is_page:
+    if destination.picture:
         _write_page(opened, signal, destination, about)
     else:
         table = _rank(opened, signal, top if top or destination.is_file else _SHOWN)
@@ -76,19 +76,12 @@ def _rank(opened: GradientStore, signal: str, top: int | None) -> pa.Table:
         return opened.rank(by=signal, top=top, progress=progress)
 
 
-def _require_page(top: int | None, destination: TableOutput) -> None:
-    if destination.path is None:
-        raise typer.BadParameter("An HTML page needs a file: pass -o FILE.html.")
-    if top is not None:
-        raise typer.BadParameter("An HTML page shows both ends of the whole ranking: leave --top out.")
-
-
 def _write_page(opened: GradientStore, signal: str, destination: TableOutput, about: dict[str, str]) -> None:
     from gradstore_pipelines.report import write_report
 
     assert destination.path is not None
     table = _rank(opened, signal, None)
-    write_report(opened.store, table, destination.path, f"Suspicious examples of {opened.store.path.name}")
+    write_report(opened.store, table, destination.path, f"Suspicious examples of {opened.store.path.resolve().name}")
     destination.say_written(table, about)
 
 

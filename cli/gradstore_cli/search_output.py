@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +15,10 @@ from gradstore_cli.table_output import TableOutput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gradstore.api import GradientStore, Queries
+    from gradstore.api import GradientStore
+    from gradstore.report.answers import Tone
+    from gradstore.store import Store
+    from gradstore.task import Batch
 
 QueryOption = Annotated[
     Path | None,
@@ -25,27 +29,21 @@ IdOption = Annotated[
 ]
 LabelsOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Labels of the --query examples.")]
 KOption = Annotated[int, typer.Option("-k", min=1, metavar="N", help="Examples to find for each query.")]
-Normalise = Literal["none", "cosine", "relatif"]
-NormaliseOption = Annotated[
-    Normalise,
-    typer.Option(help="How scores are read: relatif and cosine keep large gradients from winning every time."),
-]
-IndexOption = Annotated[
-    Literal["exact", "flat"], typer.Option(help="exact reads the store; flat needs gradstore index once.")
-]
 IncludeSelfOption = Annotated[bool, typer.Option("--include-self", help="Let an example given by --id find itself.")]
 DeviceOption = Annotated[str, typer.Option(help="Where queries are evaluated and searched: cpu, cuda or cuda:N.")]
+OnlyLabelOption = Annotated[
+    list[str] | None, typer.Option("--only-label", metavar="NAME", help="Find only this class; repeatable.")
+]
+OnlyIdsOption = Annotated[
+    Path | None, typer.Option("--only-ids", metavar="FILE", help="Find only these examples: a file, one id a line.")
+]
 FormatOption = Annotated[
     Literal["parquet", "csv", "jsonl"] | None, typer.Option(help="Format of the file; without -o it goes to stdout.")
 ]
-
-INFLUENCE_COLUMNS = ("query", "rank", "id", "label", "score")
-
-_UNITS: dict[Normalise, str] = {
-    "none": "The unit is the loss's: the sum over checkpoints of learning rate x gradient product.",
-    "cosine": "The score is a cosine between -1 and 1: it has no unit and ignores how large gradients are.",
-    "relatif": "The unit is the root of the loss's: influence divided by the root of the example's self-influence.",
-}
+PictureFormatOption = Annotated[
+    Literal["parquet", "csv", "jsonl", "html", "png"] | None,
+    typer.Option(help="Format of the file; without -o it goes to stdout. html and png show the examples themselves."),
+]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Question:
         if self.query is None and self.labels is not None:
             raise typer.BadParameter("--labels goes with --query; an example given by --id has its label already.")
 
-    def open(self) -> tuple[GradientStore, Queries, Sequence[str]]:
+    def open(self) -> tuple[GradientStore, Batch | list[str], Sequence[str]]:
         """The store, the queries as it takes them, and their names."""
         import gradstore
         from gradstore_pipelines.queries import open_queries
@@ -80,24 +78,89 @@ class Question:
         return opened, batch, names
 
 
-def meaning_of(direction: Literal["proponents", "opponents"], normalise: Normalise) -> str:
-    """What the sign and the unit of a score say."""
-    sign = {
-        "proponents": "A positive score: training on that example lowered the query's loss.",
-        "opponents": "A negative score: training on that example raised the query's loss.",
-    }
-    return f"{sign[direction]} {_UNITS[normalise]}"
+def read_ids(file: Path) -> list[str]:
+    """Ids in a text file, one a line; empty lines count for nothing.
+
+    Raises:
+        QueryError: no such file, or one that is no text.
+    """
+    from gradstore.errors import QueryError
+
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise QueryError(f"'{file}' is no list of ids ({error}). Give a text file with one id a line.") from error
 
 
 def give_answers(
     table: pa.Table, names: Sequence[str], meaning: str, output: TableOutput, columns: Sequence[str]
 ) -> None:
-    """Print what scores mean (stderr) and deliver the table."""
+    """Print what scores mean and which search answered (stderr), and deliver the table."""
     typer.echo(meaning, err=True)
-    output.deliver(_named(table, names), columns, {"meaning": meaning})
+    output.deliver(named(table, names), columns, {"meaning": meaning, **about_search(table)})
 
 
-def _named(table: pa.Table, names: Sequence[str]) -> pa.Table:
+def give_picture(
+    store: Store,
+    queries: Batch | list[str],
+    names: Sequence[str],
+    lists: Sequence[tuple[str, str, Tone, pa.Table]],
+    meaning: str,
+    output: TableOutput,
+    facts: Mapping[str, str],
+) -> None:
+    """Write a page or an image of the answers, and say on stderr what a table says there.
+
+    Args:
+        lists: of each its name, what it says of a query, its colour, and the answers.
+        facts: what was asked for.
+    """
+    from gradstore_cli.tables import print_json
+    from gradstore_pipelines.answers import Asked, Listing, write_answers
+
+    assert output.path is not None
+    assert output.picture is not None
+    typer.echo(meaning, err=True)
+    about = about_search(lists[0][3])
+    listings = [Listing(name=name, meaning=means, tone=tone, table=table) for name, means, tone, table in lists]
+    asked = Asked(queries=queries, names=names)
+    notes = write_answers(store, asked, listings, output.path, output.picture, meaning=meaning, facts=facts)
+    for note in notes:
+        typer.echo(note, err=True)
+    typer.echo(f"Wrote {output.path}", err=True)
+    if output.as_json:
+        print_json({"meaning": meaning, **about, "written": str(output.path), "notes": list(notes)})
+
+
+def about_search(table: pa.Table) -> dict[str, Any]:
+    """Say which search answered, and of how much of the store; the same for the head of a JSON document."""
+    from gradstore.api import COVERAGE, SEARCHED
+
+    metadata, about = table.schema.metadata or {}, dict[str, Any]()
+    if SEARCHED.encode() in metadata:
+        about["search"] = json.loads(metadata[SEARCHED.encode()])
+        typer.echo(_search_in_words(about["search"]), err=True)
+    if COVERAGE.encode() in metadata:
+        about["coverage"] = json.loads(metadata[COVERAGE.encode()])
+        _say_what_is_missing(about["coverage"])
+    return about
+
+
+def _search_in_words(search: dict[str, Any]) -> str:
+    from gradstore.search.auto import Choice
+
+    return str(Choice(**search))
+
+
+def _say_what_is_missing(coverage: dict[str, int]) -> None:
+    from gradstore.search.searchable import Coverage
+
+    found = Coverage(**coverage)
+    if not found.is_complete:
+        typer.echo(f"The store's build has not finished: this is from {found}. Build on, and ask again.", err=True)
+
+
+def named(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """Queries by name; those of a batch are numbered as they come."""
     import pyarrow as pa
 

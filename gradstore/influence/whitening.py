@@ -50,13 +50,30 @@ def whitened_sq_norms(blocks: Blocks, n_rows: int, width: int, damping: float) -
     return _through_inner_products(blocks, width, damping) if through_rows else _two_passes(blocks, width, damping)
 
 
-def _two_passes(blocks: Blocks, width: int, damping: float) -> Float64[np.ndarray, " row"]:
+def damped_factor(blocks: Blocks, width: int, damping: float) -> Float64[np.ndarray, "width width"] | None:
+    """Lower Cholesky factor of C + damping · mean(diag C) · I, in one pass; None where all rows are zero.
+
+    Args and Raises: as for `whitened_sq_norms`.
+    """
     second_moment = _second_moment(blocks, width)
     ridge = _ridge(damping, float(np.trace(second_moment)) / width)
-    if not second_moment.any():
+    return _factor(second_moment, ridge, float(np.finfo(np.float32).eps)) if second_moment.any() else None
+
+
+def solved_sq_norms(
+    factor: Float32[np.ndarray, "width width"], rows: Float32[np.ndarray, "row width"]
+) -> Float64[np.ndarray, " row"]:
+    """|L^-1 r|² of every row; overwrites the rows."""
+    solved = solve_triangular(factor, rows.T, lower=True, overwrite_b=True, check_finite=False)
+    return np.asarray(np.square(solved, out=solved).sum(axis=0, dtype=np.float64))
+
+
+def _two_passes(blocks: Blocks, width: int, damping: float) -> Float64[np.ndarray, " row"]:
+    factor = damped_factor(blocks, width, damping)
+    if factor is None:
         return np.concatenate([np.zeros(len(rows)) for rows in blocks()])
-    factor = _factor(second_moment, ridge, float(np.finfo(np.float32).eps)).astype(np.float32)
-    return np.concatenate([_solved_sq_norms(factor, rows) for rows in blocks()])
+    narrow = factor.astype(np.float32)
+    return np.concatenate([solved_sq_norms(narrow, rows) for rows in blocks()])
 
 
 def _second_moment(blocks: Blocks, width: int) -> Float64[np.ndarray, "width width"]:
@@ -66,14 +83,6 @@ def _second_moment(blocks: Blocks, width: int) -> Float64[np.ndarray, "width wid
         n_rows += len(rows)
     total /= n_rows
     return total
-
-
-def _solved_sq_norms(
-    factor: Float32[np.ndarray, "width width"], rows: Float32[np.ndarray, "row width"]
-) -> Float64[np.ndarray, " row"]:
-    """|L^-1 r|² of every row; overwrites the rows."""
-    solved = solve_triangular(factor, rows.T, lower=True, overwrite_b=True, check_finite=False)
-    return np.asarray(np.square(solved, out=solved).sum(axis=0, dtype=np.float64))
 
 
 def _through_inner_products(blocks: Blocks, width: int, damping: float) -> Float64[np.ndarray, " row"]:

@@ -8,7 +8,7 @@ with the fewest digits that read back as the same float32. A file appears whole 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,16 +42,20 @@ def export(table: pa.Table, destination: Path | str | BinaryIO, format: str | No
         write(table, destination)
 
 
-def format_of(destination: Path | str | BinaryIO, format: str | None) -> str:
-    """The format's name; QueryError where there is none: ask before a long computation."""
-    known = ", ".join(_WRITERS)
+def format_of(destination: Path | str | BinaryIO, format: str | None, also: Sequence[str] = ()) -> str:
+    """The format's name; QueryError where there is none: ask before a long computation.
+
+    Args:
+        also: formats that the caller writes itself.
+    """
+    known = ", ".join((*_WRITERS, *also))
     if format is None and not isinstance(destination, str | Path):
         raise QueryError(f"A stream has no extension to tell the format by. Name one of: {known}.")
     found = format if format is not None else Path(str(destination)).suffix.removeprefix(".")
     name = _ALIASES.get(found.lower(), found.lower())
-    if name not in _WRITERS:
+    if name not in _WRITERS and name not in also:
         where = "" if format is not None else f", the extension of {str(destination)!r},"
-        raise QueryError(f"{found!r}{where} is no format that a ranking can be written in. Use one of: {known}.")
+        raise QueryError(f"{found!r}{where} is no format that this can be written in. Use one of: {known}.")
     return name
 
 
@@ -83,4 +87,4 @@ _WRITERS: dict[str, Callable[[pa.Table, BinaryIO], None]] = {
     "csv": _write_csv,
     "jsonl": _write_jsonl,
 }
-_ALIASES = {"pq": "parquet", "ndjson": "jsonl", "json": "jsonl"}
+_ALIASES = {"pq": "parquet", "ndjson": "jsonl", "json": "jsonl", "htm": "html"}

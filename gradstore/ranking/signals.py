@@ -21,7 +21,7 @@ from gradstore.errors import UnknownSignalError
 from gradstore.influence import leverage
 from gradstore.influence.tracin import self_influence
 from gradstore.ranking.combine import percent_text
-from gradstore.search.latent import knn_distance
+from gradstore.search.reference import knn_distance
 
 N_NEIGHBOURS = 10
 N_REFERENCE = 1024

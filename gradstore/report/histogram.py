@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Shaped
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT = 960.0, 220.0
+WIDTH, HEIGHT = 960.0, 252.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 40.0
 _BINS = 60
 

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
-from jinja2 import Environment, StrictUndefined, Template
-from numpy.typing import NDArray
 
 from gradstore.ranking.combine import percent_text
-from gradstore.report import histogram, pictures
-
-_BOX = 100.0
+from gradstore.report import histogram
+from gradstore.report.drawing import Drawing, Example, draw, draw_small
+from gradstore.report.templates import template
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,9 +30,9 @@ class Card:
     """share of the examples, in percent, with a lower score"""
     label: str | None
     reason: str
-    picture: NDArray[Any] | None
-    """(1, H, W), (3, H, W) or (4, H, W), uint8 or float in 0..1; other shapes are drawn as lines; None: no picture"""
-    neighbours: Sequence[NDArray[Any]] = ()
+    picture: Example | None
+    """see `gradstore.report.drawing`; None: no picture"""
+    neighbours: Sequence[Example] = ()
     """pictures of its nearest neighbours, nearest first"""
     path: str | None = None
 
@@ -60,7 +55,7 @@ def render_page(
         scores: [N], every example's score; NaN and infinity are left out of the plot.
     """
     tail_from = min((card.score for card in suspicious), default=None)
-    return _template().render(
+    return template("ranking.html.j2").render(
         title=title,
         facts=facts,
         suspicious=[_view(card) for card in suspicious],
@@ -71,22 +66,14 @@ def render_page(
 
 
 @dataclass(frozen=True)
-class _Drawing:
-    """Either a PNG address or lines."""
-
-    address: str | None
-    lines: Sequence[str]
-
-
-@dataclass(frozen=True)
 class _View:
     """A card with its numbers as text and its arrays as drawings."""
 
     card: Card
     score: str
     above: str
-    drawing: _Drawing | None
-    neighbours: Sequence[_Drawing]
+    drawing: Drawing | None
+    neighbours: Sequence[Drawing]
 
 
 def _view(card: Card) -> _View:
@@ -94,27 +81,6 @@ def _view(card: Card) -> _View:
         card=card,
         score=f"{card.score:.4g}",
         above=percent_text(card.percentile),
-        drawing=None if card.picture is None else _drawing(card.picture),
-        neighbours=[_drawing(picture) for picture in card.neighbours],
+        drawing=None if card.picture is None else draw(card.picture),
+        neighbours=[draw_small(picture) for picture in card.neighbours],
     )
-
-
-def _drawing(example: NDArray[Any]) -> _Drawing:
-    if pictures.is_image(example):
-        return _Drawing(pictures.data_uri(example), ())
-    return _Drawing(None, pictures.lines(example, _BOX, _BOX))
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_encodable, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(files(__package__).joinpath("template.html.j2").read_text(encoding="utf-8"))
-
-
-def _encodable(value: Any) -> Any:
-    """File names may hold bytes that are no UTF-8 (lone surrogates): shown as `?`, or the page could not be written."""
-    if type(value) is str:
-        return value.encode("utf-8", "replace").decode("utf-8")
-    return value

@@ -20,10 +20,19 @@ def check_k(k: int, n_examples: int, *, excluding: bool = False) -> None:
         QueryError: k < 1, or larger than the number of rows a query may find.
     """
     available, kind = (n_examples - 1, "other ") if excluding else (n_examples, "")
+    check_k_within(k, available, f"the store's {available} {kind}examples")
+
+
+def check_k_within(k: int, available: int, what: str) -> None:
+    """Refuse a k that `available` rows, in words `what`, cannot answer.
+
+    Raises:
+        QueryError: k < 1, or larger than `available`.
+    """
     if k < 1:
         raise QueryError(f"k={k} is smaller than 1; ask for 1 to {available} examples.")
     if k > available:
-        raise QueryError(f"k={k} is larger than the store's {available} {kind}examples; ask for at most {available}")
+        raise QueryError(f"k={k} is larger than {what}; ask for at most {available}")
 
 
 def excluded_rows(exclude: Sequence[int] | None, n_queries: int) -> Int64[np.ndarray, " query"]:
@@ -34,11 +43,18 @@ def excluded_rows(exclude: Sequence[int] | None, n_queries: int) -> Int64[np.nda
     """
     if exclude is None:
         return np.full(n_queries, NOTHING, dtype=np.int64)
-    if len(exclude) != n_queries:
-        raise ShapeError(
-            f"exclude names {len(exclude)} rows for {n_queries} queries; give one a query, or -1 for none."
-        )
+    check_one_a_query(len(exclude), n_queries)
     return np.asarray(exclude, dtype=np.int64)
+
+
+def check_one_a_query(n_entries: int, n_queries: int) -> None:
+    """Refuse a list of excluded rows of another length than there are queries.
+
+    Raises:
+        ShapeError: not one entry a query.
+    """
+    if n_entries != n_queries:
+        raise ShapeError(f"exclude names {n_entries} rows for {n_queries} queries; give one a query, or -1 for none.")
 
 
 def check_queries(rows: SketchRows, queries: QuerySketches) -> None:

@@ -1,52 +1,67 @@
 """Exact search: one pass over the store, block by block, the same answer whatever the blocks, batch or device.
 
-    score(q, x) = sum_t a_t(q) <u_t(q), u_t(x)> b_t(x)          (the weights: `gradstore.search.weights`)
+A reading (`weights`), in the metric of a preconditioner or not, becomes one vector a query and one weight an example;
+blocks of rows (`blocks`) pass the scan once, whatever the number of queries, and the best k stay. How the answer is
+exact although most of it is computed in float32: `question`. The scan: `scan`, compiled for a CPU (`scan_compiled`),
+in torch for a GPU or where numba is missing (`scan_torch`).
 
-Why two precisions. A float32 matrix product rounds differently for other block sizes and batch sizes, so equal
-rows would get unequal scores and the order of near ties would depend on how the work was cut. Yet float64 costs
-twice as much. So float32 *screens*: a row whose score plus its worst rounding error stays below the k-th best is
-out, for certain. The few that remain are *settled* in float64, where the product is exact: stored values are
-float16, hence multiples of 2^-24; queries are rounded to that grid (an error of 2^-25 a coordinate); products
-are multiples of 2^-48, and their partial sums stay below 32 because rows have norm about 1, so all of them fit
-into 53 bits and no order of summation rounds. What is then left, one multiplication by weights a checkpoint, is
-done element by element.
-
-Memory: a block (64 MiB), q x block scores, and the exact norms (4 bytes an example and checkpoint).
+Memory: 64 MiB of blocks and scores, the exact norms (4 bytes an example and checkpoint), a filter's byte an example;
+a query takes 8 bytes a coordinate and 16 bytes a neighbour. No part of the store is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float64, Int64
 
-from gradstore.search.checks import check_k, check_queries, excluded_rows
+from gradstore.errors import QueryError
+from gradstore.search.blocks import Weigh, one_ahead, read_blocks
+from gradstore.search.checks import check_k_within, check_queries
+from gradstore.search.filters import Exclude, Filter, excluded_lists
 from gradstore.search.index import IndexCard
 from gradstore.search.neighbours import Neighbours
-from gradstore.search.rows import QuerySketches, SketchRows, StoredRows, all_norms, block_rows_within, to_device
-from gradstore.search.running import RunningBest
+from gradstore.search.precondition import Preconditioner
+from gradstore.search.question import Asked, Question, Reduce
+from gradstore.search.rows import QuerySketches, SketchRows, StoredRows, all_norms
+from gradstore.search.scan import Hidden, Scan
+from gradstore.search.scan_compiled import CompiledScan, is_usable
+from gradstore.search.scan_torch import TorchScan
+from gradstore.search.searchable import Coverage, Searchable
 from gradstore.search.weights import Normalise, check_normalise, example_weights, query_weights
 
-_GROUP = 256  # queries that share one matrix product; bounds q x block
-_GRID = 2.0**24
-_UNDERFLOW = 2.0**-100  # far above what float32 can lose below its range in d_sketch x n_checkpoints terms
+_BLOCK_BYTES = 1 << 26  # float16 rows of all checkpoints that are looked at together, on a CPU
+_DEVICE_BYTES = 1 << 28  # scores, and rows, of a block on a GPU
+
+
+class ExactOptions(TypedDict, total=False):
+    """What is compared with what, and where; by default raw influence with every row, on the CPU."""
+
+    normalise: Normalise
+    """see `gradstore.search.weights`"""
+    preconditioner: Preconditioner | None
+    """compare in its metric; made at the same checkpoints (`gradstore.search.precondition`)"""
+    checkpoints: Sequence[int] | None
+    """sum over these checkpoints; negative numbers count from the end"""
+    filter: Filter | None
+    """the rows that may be found"""
+    exclude: Exclude | None
+    """one row a query that it may not find, such as itself, -1 for none; or a list of rows a query"""
+    reduce: Reduce | None
+    """`mean`: one answer to all queries, by their mean score; it finds no row that any of them excludes"""
+    require_complete: bool
+    """refuse an unfinished store instead of searching the rows that are done (`Searchable.coverage` says how many)"""
+    block_rows: int | None
+    """rows a block; the answer does not depend on it"""
+    device: torch.device | str
 
 
 def exact_search(
-    rows: SketchRows,
-    queries: QuerySketches,
-    k: int,
-    *,
-    largest: bool = True,
-    normalise: Normalise = "none",
-    exclude: Sequence[int] | None = None,
-    block_rows: int | None = None,
-    device: torch.device | str = "cpu",
+    rows: SketchRows, queries: QuerySketches, k: int, *, largest: bool = True, **options: Unpack[ExactOptions]
 ) -> Neighbours:
     """The k rows with the highest scores (proponents), or the lowest (opponents), of every query.
 
@@ -54,31 +69,22 @@ def exact_search(
         rows: the store.
         queries: sketched with the store's own model, checkpoints and projection.
         largest: True for proponents, False for opponents (lowest score first).
-        normalise: see `gradstore.search.weights`.
-        exclude: one row a query that it may not find, such as itself; -1 for none.
-        block_rows: rows a block; the answer does not depend on it.
+        options: see `ExactOptions`.
 
     Raises:
-        QueryError: k that the store cannot answer, or an unknown normalise.
+        QueryError: k that the store cannot answer, an unknown reading, reduction or checkpoint.
         ShapeError: queries that do not fit the store.
+        StoreIncompleteError: no row is done, or not all and `require_complete`.
         StoreCorruptError: gradient norms that are not finite numbers.
     """
-    sign = 1 if largest else -1
-    return _scan(rows, queries, k, (sign,), normalise, exclude, block_rows, device)[0]
+    return _scan(rows, queries, k, (1 if largest else -1,), options)[0]
 
 
 def exact_both_ends(
-    rows: SketchRows,
-    queries: QuerySketches,
-    k: int,
-    *,
-    normalise: Normalise = "none",
-    exclude: Sequence[int] | None = None,
-    block_rows: int | None = None,
-    device: torch.device | str = "cpu",
+    rows: SketchRows, queries: QuerySketches, k: int, **options: Unpack[ExactOptions]
 ) -> tuple[Neighbours, Neighbours]:
     """(proponents, opponents) in one pass; the same as two calls of `exact_search`."""
-    proponents, opponents = _scan(rows, queries, k, (1, -1), normalise, exclude, block_rows, device)
+    proponents, opponents = _scan(rows, queries, k, (1, -1), options)
     return proponents, opponents
 
 
@@ -107,6 +113,10 @@ class ExactIndex:
             self._rows, queries, k, largest=largest, normalise=reading, exclude=exclude, device=self._device
         )
 
+    def coverage(self, checkpoints: Sequence[int] | None = None) -> Coverage:
+        """How much of the store a search would be from, now."""
+        return Searchable.of(self._rows, checkpoints).coverage
+
     def save(self, path: Path) -> None:
         IndexCard.of(self._rows, kind="exact", normalise=self.normalise).write(path)
 
@@ -116,161 +126,122 @@ class ExactIndex:
 
 
 def _scan(
-    rows: SketchRows,
-    queries: QuerySketches,
-    k: int,
-    signs: tuple[int, ...],
-    normalise: Normalise,
-    exclude: Sequence[int] | None,
-    block_rows: int | None,
-    device: torch.device | str,
+    rows: SketchRows, queries: QuerySketches, k: int, signs: tuple[int, ...], options: ExactOptions
 ) -> list[Neighbours]:
     """One pass; a result for each sign, in order."""
+    searchable, queries = _chosen(rows, queries, options)
+    normalise, preconditioner = options.get("normalise", "none"), options.get("preconditioner")
     check_normalise(normalise)
+    reduce, device = options.get("reduce"), options.get("device", "cpu")
+    excluded = excluded_lists(options.get("exclude"), len(queries))
+    excluded = excluded if reduce is None else [np.unique(np.concatenate([np.empty(0, np.int64), *excluded]))]
+    allowed = _allowed(searchable, options.get("filter"))
+    _check_k(k, searchable, allowed, excluded, options.get("filter"))
+    question = Question(Asked.of(*_asked(queries, searchable, normalise, preconditioner), reduce), device)
+    hidden = Hidden(excluded, searchable.n_examples, device)
+    scan = _scanner(question, k, signs, hidden, device)
+    if len(question):
+        weigh = _weigher(searchable, normalise, preconditioner)
+        size = options.get("block_rows") or _block_rows(searchable, len(question), device)
+        blocks = read_blocks(searchable, weigh, allowed, size)
+        scan.run(one_ahead(blocks) if _reads_ahead(device) else blocks)
+    return [scan.best[sign].neighbours(sign) for sign in signs]
+
+
+def _chosen(rows: SketchRows, queries: QuerySketches, options: ExactOptions) -> tuple[Searchable, QuerySketches]:
+    """Store and queries at the checkpoints that are asked for."""
+    checkpoints = options.get("checkpoints")
     check_queries(rows, queries)
-    excluded = excluded_rows(exclude, len(queries))
-    check_k(k, rows.n_examples, excluding=bool((excluded >= 0).any()))
-    groups = [
-        _Group(queries, slice(start, start + _GROUP), excluded, rows.learning_rates, normalise, k, signs, device)
-        for start in range(0, len(queries), _GROUP)
-    ]
-    for block in _blocks(rows, normalise, block_rows, device):
-        for group in groups:
-            group.see(block)
-    return [_stacked([group.best[sign].neighbours(sign) for group in groups], k) for sign in signs]
+    searchable = Searchable.of(rows, checkpoints, require_complete=options.get("require_complete", False))
+    preconditioner = options.get("preconditioner")
+    if preconditioner is not None and preconditioner.checkpoints != searchable.checkpoints:
+        raise QueryError(
+            f"The preconditioner was made at checkpoints {', '.join(map(str, preconditioner.checkpoints))}; the search "
+            f"asks for {', '.join(map(str, searchable.checkpoints))}. Use Preconditioner.fit(store, checkpoints=...)."
+        )
+    if checkpoints is None:
+        return searchable, queries
+    return searchable, queries.at([range(rows.n_checkpoints)[t] for t in checkpoints])
 
 
-def _stacked(parts: list[Neighbours], k: int) -> Neighbours:
-    nothing = Neighbours(np.empty((0, k), np.int64), np.empty((0, k), np.float32))
-    parts = [nothing, *parts]
-    return Neighbours(np.concatenate([p.indices for p in parts]), np.concatenate([p.scores for p in parts]))
+def _asked(
+    queries: QuerySketches, rows: Searchable, normalise: Normalise, preconditioner: Preconditioner | None
+) -> tuple[QuerySketches, Float64[np.ndarray, "checkpoint query"]]:
+    """Directions and a_t(q)."""
+    if preconditioner is None:
+        return queries, query_weights(queries.norms, rows.learning_rates, normalise)
+    solved = preconditioner.apply(queries)
+    roots = preconditioner.query_roots(queries) if normalise == "cosine" else None
+    return solved, query_weights(solved.norms, rows.learning_rates, normalise, roots)
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Consecutive rows on the device."""
+def _weigher(rows: Searchable, normalise: Normalise, preconditioner: Preconditioner | None) -> Weigh:
+    """b_t(x) of any range of rows."""
+    norms, rates = all_norms(rows), rows.learning_rates
+    roots = None if preconditioner is None or normalise == "none" else preconditioner.example_roots()
 
-    start: int
-    units: list[Float[Tensor, "row d_sketch"]]
-    """One a checkpoint, float32: every float16 value as it is."""
-    weights: Float[Tensor, "checkpoint row"]
-    """b_t(x), float64."""
-    scale: float
-    """The largest weight: float32 screens weights divided by it."""
-    screen_weights: Float[Tensor, "checkpoint row"]
-    """b_t(x) / scale, float32."""
-    reach: Float[Tensor, "row checkpoint"]
-    """|u_t(x)| b_t(x) / scale: what a rounding error is relative to."""
+    def weigh(of: slice) -> Float64[np.ndarray, "checkpoint row"]:
+        return example_weights(norms[:, of], rates, normalise, None if roots is None else roots[of])
+
+    return weigh
 
 
-def _blocks(
-    rows: SketchRows, normalise: Normalise, block_rows: int | None, device: torch.device | str
-) -> Iterator[_Block]:
-    norms = all_norms(rows)
-    size = block_rows or block_rows_within(4 * rows.n_checkpoints * rows.d_sketch)
-    for start, stop in rows.blocks(size):
-        weights = example_weights(norms[:, start:stop], rows.learning_rates, normalise)
-        units = [_unit_rows(rows, t, start, stop, weights[t], device) for t in range(rows.n_checkpoints)]
-        yield _block(start, units, torch.from_numpy(weights).to(device))
+def _scanner(question: Question, k: int, signs: tuple[int, ...], hidden: Hidden, device: torch.device | str) -> Scan:
+    if torch.device(device).type == "cpu" and is_usable():
+        return CompiledScan(question, k, signs, hidden)
+    return TorchScan(question, k, signs, hidden, device)
 
 
-def _unit_rows(
-    rows: SketchRows,
-    checkpoint: int,
-    start: int,
-    stop: int,
-    weights: Float[np.ndarray, " row"],
-    device: torch.device | str,
-) -> Float[Tensor, "row d_sketch"]:
-    """float32 rows; one without a gradient is zero, whatever the store holds for it."""
-    units = to_device(rows.unit_sketches(checkpoint, start, stop), torch.float32, device)
-    empty = np.flatnonzero(weights == 0)
-    if empty.size:
-        units[torch.from_numpy(empty).to(device)] = 0.0
-    return units
+def _block_rows(rows: Searchable, n_queries: int, device: torch.device | str) -> int:
+    """Blocks of a bounded size; smaller ones where scores or float32 rows of a whole block are held."""
+    numbers = rows.n_checkpoints * rows.d_sketch
+    if torch.device(device).type == "cpu" and is_usable():
+        return max(64, _BLOCK_BYTES // (2 * numbers))
+    budget = _BLOCK_BYTES if torch.device(device).type == "cpu" else _DEVICE_BYTES
+    return max(64, min(budget // (4 * numbers), budget // (8 * n_queries)))
 
 
-def _block(start: int, units: list[Float[Tensor, "row d_sketch"]], weights: Float[Tensor, "checkpoint row"]) -> _Block:
-    scale = float(weights.max()) or 1.0
-    screen_weights = (weights / scale).float()
-    lengths = torch.stack([torch.linalg.vector_norm(u, dim=1) for u in units])
-    return _Block(start, units, weights, scale, screen_weights, (lengths * screen_weights).T.contiguous())
+def _reads_ahead(device: torch.device | str) -> bool:
+    """One thread alone gains nothing from a reader beside it."""
+    return torch.device(device).type != "cpu" or torch.get_num_threads() > 1
 
 
-class _Group:
-    """Queries that are searched together, and the best rows found for them so far."""
-
-    def __init__(
-        self,
-        queries: QuerySketches,
-        part: slice,
-        excluded: Int[np.ndarray, " all_queries"],
-        learning_rates: Float[np.ndarray, " checkpoint"],
-        normalise: Normalise,
-        k: int,
-        signs: tuple[int, ...],
-        device: torch.device | str,
-    ) -> None:
-        on_grid = np.round(queries.unit[:, part].astype(np.float64) * _GRID) / _GRID
-        self._units = torch.from_numpy(on_grid).to(device)
-        weights = query_weights(queries.norms[:, part], learning_rates, normalise)
-        self._weights = torch.from_numpy(weights).to(device)
-        self._excluded = torch.from_numpy(excluded[part]).to(device)
-        self.best = {sign: RunningBest(on_grid.shape[1], k, device) for sign in signs}
-        self._prepare_screen()
-
-    def _prepare_screen(self) -> None:
-        """Weights are divided by each query's largest, so that no gradient is too large or small for float32."""
-        largest = self._weights.amax(dim=0)
-        self._scale = torch.where(largest > 0, largest, 1.0)
-        weights = (self._weights / self._scale).float()
-        self._screen_units = weights[..., None] * self._units.float()
-        self._reach = _rounding(self._units) * self._units.norm(dim=2).float() * weights
-        self._underflow = torch.where(largest > 0, _UNDERFLOW, 0.0).float()
-
-    def see(self, block: _Block) -> None:
-        """Take in the rows of a block."""
-        candidates = torch.nonzero(self._may_enter(block).any(dim=1)).squeeze(1)
-        if len(candidates) == 0:
-            return
-        scores = self._settle(block, candidates)
-        indices = candidates + block.start
-        excluded = self._excluded[:, None] == indices
-        for sign, best in self.best.items():
-            best.add((sign * scores).masked_fill_(excluded, -torch.inf), indices)
-
-    def _may_enter(self, block: _Block) -> Bool[Tensor, "row query"]:
-        """Rows that float32 cannot rule out, for any end. Ties with the k-th place lose: theirs is the higher row."""
-        scores = self._screen(block)
-        slack = torch.addmm(self._underflow, block.reach, self._reach)
-        possible = torch.zeros_like(scores, dtype=torch.bool)
-        for sign, best in self.best.items():
-            floor = best.floor / (self._scale * block.scale)
-            possible |= torch.add(slack, scores, alpha=sign) > (floor - floor.abs() * 2.0**-22).float()
-        return possible
-
-    def _screen(self, block: _Block) -> Float[Tensor, "row query"]:
-        """Scores in float32, rows first: for few queries this order of the product is the faster one."""
-        scores = torch.mm(block.units[0], self._screen_units[0].T).mul_(block.screen_weights[0][:, None])
-        for t in range(1, len(block.units)):
-            scores.addcmul_(torch.mm(block.units[t], self._screen_units[t].T), block.screen_weights[t][:, None])
-        return scores
-
-    def _settle(self, block: _Block, candidates: Int[Tensor, " row"]) -> Float[Tensor, "query row"]:
-        """Scores in float64 of the rows left over, the same bits however rows and queries are grouped."""
-        scores = torch.zeros(len(self._scale), len(candidates), dtype=torch.float64, device=candidates.device)
-        for t, units in enumerate(block.units):
-            dots = torch.mm(self._units[t], units[candidates].double().T)
-            scores += dots * self._weights[t][:, None] * block.weights[t][candidates]
-        return scores
+def _allowed(rows: Searchable, filter: Filter | None) -> Bool[np.ndarray, " example"] | None:
+    """Rows that are done and pass; None where all are and do."""
+    if filter is None:
+        return None
+    if len(filter.allowed) != rows.n_examples:
+        raise QueryError(
+            f"The filter is for {len(filter.allowed)} examples; the store has {rows.n_examples}. Make it of this store."
+        )
+    return np.asarray(filter.allowed & rows.done())
 
 
-def _rounding(units: Float[Tensor, "checkpoint query d_sketch"]) -> float:
-    """Worst error of `_screen`, relative to sum_t a_t |u_t(q)| |u_t(x)| b_t (Higham 2002, section 3.1).
+def _check_k(
+    k: int,
+    rows: Searchable,
+    allowed: Bool[np.ndarray, " example"] | None,
+    excluded: list[Int64[np.ndarray, " row"]],
+    filter: Filter | None,
+) -> None:
+    """Refuse a k that some query cannot have; says what made its rows so few."""
+    left = rows.coverage.n_searched if allowed is None else int(allowed.sum())
+    hidden = max((_n_hidden(rows, allowed, own) for own in excluded), default=0)
+    other = "other " if hidden else ""
+    if filter is not None:
+        what = f"the {left - hidden} {other}examples that {filter.what} leaves"
+    elif not rows.coverage.is_complete:
+        what = f"the {left - hidden} {other}examples that are done so far"
+    else:
+        what = f"the store's {left - hidden} {other}examples"
+    check_k_within(k, left - hidden, what)
 
-    A dot product of d terms errs by at most d units in the last place, each checkpoint's weights and sum by a
-    few more. Where the user lets torch use TF32 or bfloat16, both factors are rounded first.
-    """
-    n_checkpoints, _, d_sketch = units.shape
-    rounded_inputs = {"highest": 0.0, "high": 2.0**-10, "medium": 2.0**-7}[torch.get_float32_matmul_precision()]
-    return 1.01 * (rounded_inputs + (d_sketch + 2 * n_checkpoints + 16) * 2.0**-24)
+
+def _n_hidden(
+    rows: Searchable, allowed: Bool[np.ndarray, " example"] | None, excluded: Int64[np.ndarray, " row"]
+) -> int:
+    """How many of these rows could otherwise be found."""
+    inside = excluded[(excluded >= 0) & (excluded < rows.n_examples)]
+    if allowed is not None:
+        return int(allowed[inside].sum())
+    return sum(int(((inside >= start) & (inside < stop)).sum()) for start, stop in rows.spans) if inside.size else 0

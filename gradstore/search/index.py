@@ -1,11 +1,17 @@
-"""What an index is, and the card beside its file that says which rows it was built from."""
+"""What an index is, and the card beside its file that says which rows it was built from and how much it finds.
+
+Why a hash: a flipped bit in an index is not an error but a wrong answer. The file's SHA-256 is in the card and is
+compared whenever an index is opened: one read of the file (0.5 s a GB), which a program that keeps the index open pays
+once. Its size is looked at first.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +20,7 @@ from gradstore.search.neighbours import Neighbours
 from gradstore.search.rows import QuerySketches, StoredRows
 from gradstore.search.weights import Normalise
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Index(Protocol):
@@ -65,14 +71,18 @@ class IndexCard:
     n_checkpoints: int
     d_sketch: int
     scale: float = 1.0
+    """what rows were multiplied by"""
+    effort: int = 1
+    """how hard it looks; see `gradstore.search.faiss_kinds`"""
+    recall: dict[str, float] = field(default_factory=dict)
+    """what it finds of the exact search's answer; see `gradstore.search.recall`"""
     n_bytes: int = 0
+    sha256: str = ""
     version: int = _VERSION
 
     @classmethod
-    def of(
-        cls, rows: StoredRows, *, kind: str, normalise: Normalise, scale: float = 1.0, n_bytes: int = 0
-    ) -> IndexCard:
-        """The card of an index over these rows."""
+    def of(cls, rows: StoredRows, *, kind: str, normalise: Normalise, **more: Any) -> IndexCard:
+        """The card of an index over these rows; `more` are any other fields."""
         return cls(
             kind=kind,
             normalise=normalise,
@@ -80,8 +90,7 @@ class IndexCard:
             n_examples=rows.n_examples,
             n_checkpoints=rows.n_checkpoints,
             d_sketch=rows.d_sketch,
-            scale=scale,
-            n_bytes=n_bytes,
+            **more,
         )
 
     def write(self, path: Path) -> None:
@@ -92,33 +101,61 @@ class IndexCard:
     @classmethod
     def read(cls, path: Path, rows: StoredRows, *, kind: str) -> IndexCard:
         """The card of the index at `path`, once it is known to describe `rows`."""
-        card = cls._parse(path, rows)
+        card = cls._parse(path, rows, kind)
         if (card.kind, card.version) != (kind, _VERSION):
             raise IndexFileError(
                 f"{path} holds an index of kind {card.kind!r}, version {card.version}; expected {kind!r}, "
-                f"version {_VERSION}. Run: gradstore index {rows.path}"
+                f"version {_VERSION}. {build_again(rows, kind)}"
             )
         if card.fingerprint != rows.content_fingerprint():
             raise IndexMismatchError(
                 f"{path} was built from other rows ({card.n_examples} examples, fingerprint {card.fingerprint[:12]}) "
                 f"than {rows.path} now holds ({rows.n_examples} examples, fingerprint "
-                f"{rows.content_fingerprint()[:12]}). Run: gradstore index {rows.path}"
+                f"{rows.content_fingerprint()[:12]}). {build_again(rows, kind, card.normalise)}"
             )
         return card
 
     @classmethod
-    def _parse(cls, path: Path, rows: StoredRows) -> IndexCard:
+    def _parse(cls, path: Path, rows: StoredRows, kind: str) -> IndexCard:
         try:
             fields: dict[str, Any] = json.loads(card_path(path).read_text(encoding="utf-8"))
             return cls(**fields)
         except FileNotFoundError:
             raise IndexNotFoundError(
-                f"{rows.path} has no finished index at {path}. Run: gradstore index {rows.path}"
+                f"{rows.path} has no finished index at {path}. {build_again(rows, kind)}"
             ) from None
         except (ValueError, TypeError) as error:
             raise IndexFileError(
-                f"{card_path(path)} is not an index card ({error}). Run: gradstore index {rows.path}"
+                f"{card_path(path)} is not an index card ({error}). {build_again(rows, kind)}"
             ) from error
+
+    def check_file(self, path: Path, rows: StoredRows) -> None:
+        """Hold the index file against its size and hash.
+
+        Raises:
+            IndexNotFoundError: only the card is there.
+            IndexFileError: other bytes than were written.
+        """
+        advice = build_again(rows, self.kind, self.normalise)
+        if not path.exists():
+            raise IndexNotFoundError(f"{path} is gone; only its card is there. {advice}")
+        found = path.stat().st_size
+        if found != self.n_bytes:
+            raise IndexFileError(f"{path} has {found} bytes; {self.n_bytes} were written. It is damaged. {advice}")
+        if file_hash(path) != self.sha256:
+            raise IndexFileError(f"{path} does not hold the bytes that were written. It is damaged. {advice}")
+
+
+def build_again(rows: StoredRows, kind: str, normalise: Normalise = "none") -> str:
+    """What to do about an index that is not there or cannot be used."""
+    of_kind = "" if kind == "exact" else f" --kind {kind}"
+    return f"Run: gradstore index {rows.path}{of_kind}{'' if normalise == 'none' else f' --normalise {normalise}'}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in constant memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def card_path(path: Path) -> Path:

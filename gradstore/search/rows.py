@@ -6,7 +6,7 @@ anything that holds rows and is tested on arrays in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float16, Float32, Float64, Int
 from torch import Tensor
 
-from gradstore.errors import QueryError, ShapeError, StoreCorruptError
+from gradstore.errors import QueryError, ShapeError, StoreCorruptError, StoreIncompleteError
 
 BLOCK_ROWS = 4096
 BLOCK_BYTES = 1 << 26
@@ -61,6 +61,23 @@ class SketchRows(Rows, Protocol):
 
 
 @runtime_checkable
+class MappedRows(Protocol):
+    """Rows that can be looked at without a copy, for a range within one of `blocks`."""
+
+    def mapped_sketches(self, checkpoint: int, start: int, stop: int) -> Float16[np.ndarray, "row d_sketch"]: ...
+
+
+@runtime_checkable
+class GrowingRows(Protocol):
+    """Rows of a store whose build may still be going on."""
+
+    def committed_blocks(self, checkpoint: int, rows: int = BLOCK_ROWS) -> Iterator[tuple[int, int]]:
+        """Those of `blocks` that can be read at this checkpoint."""
+
+    def norms(self, checkpoint: int, start: int = 0, stop: int | None = None) -> Float32[np.ndarray, " row"]: ...
+
+
+@runtime_checkable
 class StoredRows(SketchRows, Protocol):
     """Rows on disk, with a fingerprint that changes when any row changes."""
 
@@ -99,6 +116,10 @@ class QuerySketches:
     def __len__(self) -> int:
         return int(self.norms.shape[1])
 
+    def at(self, checkpoints: Sequence[int]) -> QuerySketches:
+        """The same queries at these checkpoints alone."""
+        return QuerySketches(self.unit[list(checkpoints)], self.norms[list(checkpoints)])
+
     @classmethod
     def from_sketches(
         cls,
@@ -115,8 +136,18 @@ def stored_queries(rows: SketchRows, indices: Int[np.ndarray, " query"]) -> Quer
     """Rows of the store as queries. Pass the same `indices` as `exclude` so that none finds itself."""
     checkpoints = range(rows.n_checkpoints)
     unit = np.stack([rows.sketch_rows(t, indices) for t in checkpoints]).astype(np.float32)
-    norms = np.stack([rows.norms(t)[indices] for t in checkpoints]).astype(np.float32)
+    norms = np.stack([_norms_of(rows, t, indices) for t in checkpoints]).astype(np.float32)
     return QuerySketches(np.where(norms[..., None] > 0, unit, np.float32(0)), norms)
+
+
+def _norms_of(rows: SketchRows, checkpoint: int, indices: Int[np.ndarray, " query"]) -> Float32[np.ndarray, " query"]:
+    """Norms of scattered rows; of an unfinished store one by one."""
+    try:
+        return np.asarray(rows.norms(checkpoint)[indices])
+    except StoreIncompleteError:
+        if not isinstance(rows, GrowingRows):
+            raise
+        return np.concatenate([rows.norms(checkpoint, int(row), int(row) + 1) for row in indices])
 
 
 def all_norms(rows: SketchRows) -> Float32[np.ndarray, "checkpoint example"]:

@@ -1,4 +1,4 @@
-"""The three readings of a gradient dot product, as one weight a row.
+"""What is compared: the readings of a gradient dot product, as one weight a row; their units and their sign.
 
 With u the unit sketch, n the exact norm and eta_t the learning rate at checkpoint t, every score is
 
@@ -10,7 +10,20 @@ With u the unit sketch, n the exact norm and eta_t the learning rate at checkpoi
 
 `none` is TracIn (Pruthi et al. 2020, arXiv:2002.08484); `relatif` divides by the root of the training example's
 own self-influence (Barshan et al. 2020, arXiv:2003.11630), so that rows with large gradients do not answer every
-query. A row without a gradient has weight 0, never NaN.
+query. A row without a gradient has weight 0, never NaN. The sums run over the checkpoints that are asked for.
+
+Sign, of all: positive where a gradient step on x lowers the query's loss (a proponent), negative where it raises it
+(an opponent), 0 where it leaves it alone, to first order.
+
+Units. `none`: of loss, by how much one visit of x at each checkpoint's learning rate lowered the query's loss; a loss
+summed over pixels gives scores a thousand times one averaged over them. `relatif`: of the square root of loss; compare
+it within a query's list. `cosine`: none, between -1 and 1 but for the sketch's error of about 1/sqrt(d_sketch).
+
+Any reading may be taken in the metric of a preconditioner (`gradstore.search.precondition`): <g, g'> becomes
+g^T M_t g', r(x) the root of sum_t eta_t g_t(x)^T M_t g_t(x), and the unit of `none` that of a learning rate.
+
+A reading is linear in what is asked, whatever the normalisation: the mean score over a set of queries is the score of
+one asked vector, sum_q a_t(q) u_t(q) / n_queries (`gradstore.search.question`).
 """
 
 from __future__ import annotations
@@ -47,20 +60,26 @@ def query_weights(
     norms: Float[np.ndarray, "checkpoint query"],
     learning_rates: Float[np.ndarray, " checkpoint"],
     normalise: Normalise,
+    roots: Float64[np.ndarray, " query"] | None = None,
 ) -> Float64[np.ndarray, "checkpoint query"]:
-    """a_t(q) of the module's table."""
+    """a_t(q) of the module's table; `roots` are r(q) where a preconditioner gives them."""
     weights = learning_rates[:, None] * norms.astype(np.float64)
-    return weights * inverse(root_self_influence(norms, learning_rates)) if normalise == "cosine" else weights
+    if normalise != "cosine":
+        return weights
+    return np.asarray(weights * inverse(root_self_influence(norms, learning_rates) if roots is None else roots))
 
 
 def example_weights(
     norms: Float[np.ndarray, "checkpoint row"],
     learning_rates: Float[np.ndarray, " checkpoint"],
     normalise: Normalise,
+    roots: Float64[np.ndarray, " row"] | None = None,
 ) -> Float64[np.ndarray, "checkpoint row"]:
-    """b_t(x) of the module's table."""
+    """b_t(x) of the module's table; `roots` are r(x) where a preconditioner gives them."""
     weights = norms.astype(np.float64)
-    return weights if normalise == "none" else weights * inverse(root_self_influence(norms, learning_rates))
+    if normalise == "none":
+        return weights
+    return np.asarray(weights * inverse(root_self_influence(norms, learning_rates) if roots is None else roots))
 
 
 def inverse(values: Float64[np.ndarray, " row"]) -> Float64[np.ndarray, " row"]:

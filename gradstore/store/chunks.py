@@ -10,6 +10,7 @@ row once, maps a shard at a time as well.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,15 +185,21 @@ def map_range(
 ) -> Float[np.ndarray, "row ..."]:
     """Rows start to stop of one checkpoint, all in one shard: read-only, mapped until the array is let go.
 
-    A scan that looks at every row once saves the copy: a quarter of its time where the file is in the page cache.
+    For a scan that looks at every row once and need not hold it.
 
     Raises:
         StoreCorruptError: a file is missing or too short.
     """
     shard, first = divmod(start, manifest.shard_rows)
-    shape = (manifest.shard_rows, *array.row_shape)
-    whole = _map(root / array.file_name(checkpoint, shard), array.dtype, shape)
-    return np.asarray(whole[first : first + stop - start])
+    file = root / array.file_name(checkpoint, shard)
+    n_bytes, begin = (stop - start) * array.row_bytes, first * array.row_bytes
+    skipped = begin % mmap.ALLOCATIONGRANULARITY  # a map begins at a page
+    try:
+        with file.open("rb") as stream:
+            pages = mmap.mmap(stream.fileno(), n_bytes + skipped, access=mmap.ACCESS_READ, offset=begin - skipped)
+    except (FileNotFoundError, ValueError) as error:
+        raise _damaged(file) from error
+    return np.frombuffer(pages, array.dtype, offset=skipped).reshape(stop - start, *array.row_shape)
 
 
 def gather_rows(

@@ -75,6 +75,9 @@ class MemoryRows:
     def latents(self, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_latent"]:
         return self.points[checkpoint, start:stop].copy()
 
+    def latent_rows(self, checkpoint: int, indices: Int[np.ndarray, " row"]) -> Float32[np.ndarray, "row d_latent"]:
+        return np.asarray(self.points[checkpoint, indices])
+
     def content_fingerprint(self) -> str:
         return hashlib.blake2b(self.units.tobytes() + self.exact_norms.tobytes()).hexdigest()
 

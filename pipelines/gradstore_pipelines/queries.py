@@ -11,10 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 
-from gradstore.data import open_source
+from gradstore.data import ExampleSource, open_source
+from gradstore.data.arrays import ArraySource, description_of
 from gradstore.data.batch import as_inputs
 from gradstore.data.image_file import EXTENSIONS, decode, pixels
 from gradstore.data.image_listing import list_images
+from gradstore.data.labels import read_labels
+from gradstore.data.npy_file import npy_rows
+from gradstore.data.row_file import RowFile
 from gradstore.errors import CorruptExampleError, QueryError, SourceNotFoundError
 from gradstore.store import Store
 from gradstore.task import Batch, example_keys
@@ -35,7 +39,8 @@ def open_queries(
 ) -> tuple[Batch, list[str]]:
     """All examples of a file or folder as one batch, and their ids.
 
-    A single image, or a folder of them, is resized to the store's shape; array files must have it already.
+    A single image, or a folder of them, is resized to the store's shape; array files must have it already. A `.npy`
+    file of that very shape is one query.
 
     Args:
         labels: labels of an array file, in a file of their own.
@@ -51,15 +56,36 @@ def open_queries(
     is_image = path.is_dir() or path.name.lower().endswith(EXTENSIONS)
     if is_image and labels is not None:
         raise QueryError(f"--labels goes with array files; the class of an image is its sub-folder in '{path}'.")
-    found = _images(path, shape) if is_image else _arrays(path, labels)
+    found = _images(path, shape) if is_image else _arrays(_opened(path, labels, shape), path)
     _require_like(store, path, found.values)
     ids = found.ids
     classes = _classes(store, path, found.label_names) if labelled else None
     return Batch(as_inputs(found.values), classes, example_keys(ids)), ids
 
 
-def _arrays(path: Path, labels: Path | None) -> _Rows:
-    source = open_source(path, labels=labels)
+def _opened(path: Path, labels: Path | None, shape: tuple[int, ...]) -> ExampleSource:
+    """The file's examples; a `.npy` file may hold a single one as it is."""
+    if path.suffix == ".npy":
+        rows = npy_rows(path)
+        if _is_one(rows.shape, shape):
+            one = RowFile(rows.file, rows.offset, (1, *rows.shape), rows.dtype)
+            read = None if labels is None else read_labels(labels, 1)
+            return ArraySource(one, description=description_of("npy", path, labels), labels=read)
+    return open_source(path, labels=labels)
+
+
+def _is_one(found: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array is one example: of its shape, as an image of one channel or with the channels last.
+
+    >>> _is_one((3, 32, 32), (3, 32, 32)), _is_one((28, 28), (1, 28, 28)), _is_one((3, 28, 28), (1, 28, 28))
+    (True, True, False)
+    """
+    forms = {shape, (*shape[1:], *shape[:1])} if len(shape) == 3 else {shape}
+    forms |= {form[1:] for form in forms if form[0] == 1}
+    return found in forms and found[1:] not in forms
+
+
+def _arrays(source: ExampleSource, path: Path) -> _Rows:
     if len(source) > _AT_MOST:
         raise _too_many(path, len(source))
     everything, names = slice(0, len(source)), source.label_names

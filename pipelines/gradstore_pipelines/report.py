@@ -71,11 +71,21 @@ def _pictures_beside(store: Store, source: ExampleSource, rows: NDArray[np.int64
 def _facts(store: Store) -> dict[str, str]:
     plan = store.manifest.settings["plan"]
     return {
-        "Data": str(store.manifest.provenance["source"].get("path", "")),
+        "Data": short_path(store.manifest.provenance["source"].get("path", "")),
         "Examples": f"{store.n_examples:,}",
         "Model": str(plan["task"]["name"]),
         "Checkpoints": f"{store.n_checkpoints}",
         "Tracked parameters": store.parameters,
-        "Sketch": f"{store.d_sketch} numbers a gradient",
-        "Store": str(store.path),
+        "Sketch": f"{store.d_sketch:,} numbers a gradient",
+        "Store": short_path(store.path),
     }
+
+
+def short_path(path: Path | str) -> str:
+    """A path's last two parts: on a page the folders above say nothing, and take a line each.
+
+    >>> short_path("/home/someone/projects/digits/digits.npz"), short_path("digits.npz")
+    ('…/digits/digits.npz', 'digits.npz')
+    """
+    parts = Path(path).parts
+    return str(path) if len(parts) <= 2 else "…/" + "/".join(parts[-2:])

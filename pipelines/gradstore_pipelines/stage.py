@@ -8,13 +8,19 @@ from typing import Protocol
 
 from gradstore_pipelines.progress import Reporter
 
+ALL_CHECKPOINTS = -1
+
 
 @dataclass(frozen=True)
 class Unit:
-    """One shard of one checkpoint."""
+    """One shard of one checkpoint, or of `ALL_CHECKPOINTS` together."""
 
     checkpoint: int
     shard: int
+
+    def __str__(self) -> str:
+        shard = f"shard {self.shard}"
+        return shard if self.checkpoint == ALL_CHECKPOINTS else f"checkpoint {self.checkpoint}, {shard}"
 
 
 @dataclass(frozen=True)
@@ -42,4 +48,4 @@ class Executor(Protocol):
     """Runs the units of a stage somewhere."""
 
     def run(self, stage: Stage, reporter: Reporter, *, total: int, done: int) -> Sequence[UnitRecord]:
-        """Run every unit that is left; `total` and `done` count examples x checkpoints, for progress."""
+        """Run every unit that is left; `total` and `done` count what units count, for progress."""

@@ -56,7 +56,7 @@ def test_opponents_are_the_bottom_of_the_list_of_proponents(gradstore: Gradstore
 
 @pytest.mark.parametrize("normalise", ["none", "cosine", "relatif"])
 def test_the_flat_index_answers_as_the_exact_search_does(gradstore: Gradstore, store: Path, normalise: str) -> None:
-    assert gradstore("index", store, "--normalise", normalise).exit_code == 0
+    assert gradstore("index", store, "--kind", "flat", "--normalise", normalise).exit_code == 0
     words = ("proponents", store, "--id", "digit-0003", "-k", 20, "--normalise", normalise, "--json")
     flat, exact = _rows(gradstore(*words, "--index", "flat")), _rows(gradstore(*words))
     largest = max(abs(row["score"]) for row in exact)  # float16 rows: a score errs by 2^-11 of the largest

@@ -92,10 +92,11 @@ def test_the_page_shows_title_facts_and_both_lists() -> None:
 
 
 def test_every_picture_has_words_for_those_who_do_not_see_it() -> None:
-    page = Page(render([card(picture=None), card(2), card(3, picture=np.arange(5.0))]))
+    page = Page(render([card(picture=None), card(2), card(3, picture=np.arange(50.0)), card(4, picture=np.arange(5))]))
     assert all(attributes["alt"] for attributes in page.all("img"))
     assert all(attributes["aria-label"] for attributes in page.all("svg"))
-    assert page.all("img")[-1]["alt"] == "Neighbour 3 of train/3.png"
+    assert page.all("img")[-1]["alt"] == "Neighbour 3 of train/4.png"
+    assert page.all("table")[-1]["aria-label"] == "Example train/4.png: its largest features"
 
 
 def test_the_page_loads_nothing() -> None:
@@ -150,7 +151,7 @@ def test_the_histogram_counts_every_finite_score() -> None:
 def test_a_histogram_of_any_scores_stays_in_its_frame(scores: list[float]) -> None:
     plot = histogram(np.array(scores), None)
     assert len(plot.bars) <= 60
-    assert all(bar.x >= 0 and bar.x + bar.width <= 960 and 0 <= bar.y <= 220 for bar in plot.bars)
+    assert all(bar.x >= 0 and bar.x + bar.width <= 960 and 0 <= bar.y <= 252 for bar in plot.bars)
     assert all(0 <= tick.at <= 960 for tick in plot.x_ticks)
 
 

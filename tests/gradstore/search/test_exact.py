@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float16
 
@@ -18,12 +18,23 @@ from gradstore.search import (
     exact_search,
     stored_queries,
 )
+from gradstore.search import exact as exact_module
+from gradstore.search.scan_compiled import is_usable
 from gradstore.testing.index_kit import NORMALISATIONS, MemoryRows, every_score, random_queries, sorted_rows, to_unit
 
 
 def assert_same(left: Neighbours, right: Neighbours) -> None:
     np.testing.assert_array_equal(left.indices, right.indices)
     np.testing.assert_array_equal(left.scores, right.scores)
+
+
+@pytest.fixture(
+    autouse=True,
+    params=["torch", pytest.param("compiled", marks=pytest.mark.skipif(not is_usable(), reason="no numba"))],
+)
+def scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test holds for both scans."""
+    monkeypatch.setattr(exact_module, "is_usable", lambda: request.param == "compiled")
 
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
@@ -60,7 +71,7 @@ def tie_prone(random: np.random.Generator, *shape: int) -> Float16[np.ndarray, "
     return np.asarray(random.integers(-8, 9, shape) / 8, dtype=np.float16)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 3),
@@ -159,6 +170,96 @@ def test_no_block_is_larger_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(sizes) == 64
 
 
+def only(queries: QuerySketches, query: int) -> QuerySketches:
+    return QuerySketches(queries.unit[:, query : query + 1], queries.norms[:, query : query + 1])
+
+
+@pytest.mark.skipif(not is_usable(), reason="no numba")
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("n_queries", [1, 8, 9, 40])
+def test_both_scans_give_the_same_bits(n_queries: int, normalise: Normalise, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With few queries and many, with and without a matrix product."""
+    rows = MemoryRows.random(3000, n_checkpoints=3, d_sketch=40)
+    queries = random_queries(rows, n_queries)
+    found = {}
+    for compiled in (False, True):
+        monkeypatch.setattr(exact_module, "is_usable", lambda compiled=compiled: compiled)
+        found[compiled] = exact_both_ends(rows, queries, 30, normalise=normalise)
+    for plain, fast in zip(found[False], found[True], strict=True):
+        assert_same(plain, fast)
+
+
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("checkpoints", [[1], [2, 0], [-1]])
+def test_chosen_checkpoints_alone_are_summed_over(checkpoints: list[int], normalise: Normalise) -> None:
+    rows = MemoryRows.random(200, n_checkpoints=3)
+    queries = random_queries(rows, 4)
+    found = exact_search(rows, queries, 200, normalise=normalise, checkpoints=checkpoints)
+    alone = replace(
+        rows,
+        units=rows.units[checkpoints],
+        exact_norms=rows.exact_norms[checkpoints],
+        learning_rates=rows.learning_rates[checkpoints],
+    )
+    truth = every_score(alone, QuerySketches(queries.unit[checkpoints], queries.norms[checkpoints]), normalise)
+    np.testing.assert_array_equal(found.indices, sorted_rows(truth, largest=True))
+
+
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+@pytest.mark.parametrize("largest", [True, False])
+def test_the_mean_over_queries_ranks_by_the_mean_of_their_scores(normalise: Normalise, largest: bool) -> None:
+    rows = MemoryRows.random(300)
+    queries = random_queries(rows, 25)
+    found = exact_search(rows, queries, 40, largest=largest, normalise=normalise, reduce="mean")
+    truth = every_score(rows, queries, normalise).mean(axis=0, keepdims=True)
+    np.testing.assert_array_equal(found.indices, sorted_rows(truth, largest=largest)[:, :40])
+    np.testing.assert_allclose(found.scores, np.take_along_axis(truth, found.indices, 1), rtol=1e-5)
+
+
+def test_the_mean_finds_no_row_that_any_query_excludes() -> None:
+    rows = MemoryRows.random(30)
+    queries = stored_queries(rows, np.array([4, 9]))
+    found = exact_search(rows, queries, 28, reduce="mean", exclude=[4, 9])
+    assert sorted(found.indices[0]) == [row for row in range(30) if row not in (4, 9)]
+    with pytest.raises(QueryError, match="k=29 is larger than the store's 28 other examples"):
+        exact_search(rows, queries, 29, reduce="mean", exclude=[4, 9])
+
+
+def test_a_query_may_exclude_several_rows() -> None:
+    rows = MemoryRows.random(50)
+    queries = random_queries(rows, 3)
+    everything = exact_search(rows, queries, 50).indices
+    lists: list[list[int]] = [everything[0, :5].tolist(), [], [everything[2, 1]]]
+    found = exact_search(rows, queries, 10, exclude=lists).indices
+    np.testing.assert_array_equal(found[0], everything[0, 5:15])
+    np.testing.assert_array_equal(found[1], everything[1, :10])
+    np.testing.assert_array_equal(found[2], np.delete(everything[2], 1)[:10])
+
+
+def test_rows_may_arrive_in_any_number_of_equal_copies() -> None:
+    """Every score ties with the floor: nothing is ruled out, and the lowest rows win."""
+    base = MemoryRows.random(1)
+    rows = replace(base, units=np.tile(base.units, (1, 500, 1)), exact_norms=np.tile(base.exact_norms, (1, 500)))
+    for found in exact_both_ends(rows, random_queries(rows, 12), 7, block_rows=64):
+        np.testing.assert_array_equal(found.indices, np.tile(np.arange(7), (12, 1)))
+
+
+def test_one_row_of_overwhelming_norm_hides_no_other() -> None:
+    rows = MemoryRows.random(400)
+    rows.exact_norms[:, 123] = 1e30
+    queries = random_queries(rows, 10)
+    found = exact_search(rows, queries, 50, block_rows=100)
+    np.testing.assert_array_equal(found.indices, sorted_rows(every_score(rows, queries), largest=True)[:, :50])
+
+
+def test_a_reader_ahead_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = MemoryRows.random(500)
+    queries = random_queries(rows, 20)
+    alone = exact_search(rows, queries, 9, block_rows=64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert_same(alone, exact_search(rows, queries, 9, block_rows=64))
+
+
 def test_no_queries_give_an_empty_answer() -> None:
     rows = MemoryRows.random(9)
     found = exact_search(rows, stored_queries(rows, np.array([], dtype=np.int64)), 3)
@@ -177,6 +278,16 @@ def test_bad_questions_are_refused() -> None:
     queries = random_queries(rows, 2)
     with pytest.raises(QueryError, match="normalise='l2' is unknown; use one of none, cosine, relatif"):
         exact_search(rows, queries, 3, normalise="l2")  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="The store has checkpoints 0 to 1, not 2"):
+        exact_search(rows, queries, 3, checkpoints=[2])
+    with pytest.raises(QueryError, match="The store has checkpoints 0 to 1, and none was named"):
+        exact_search(rows, queries, 3, checkpoints=[])
+    with pytest.raises(QueryError, match="Checkpoints 1, 1 name one twice"):
+        exact_search(rows, queries, 3, checkpoints=[1, -1])
+    with pytest.raises(QueryError, match="reduce='sum' is unknown"):
+        exact_search(rows, queries, 3, reduce="sum")  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="k=-3 is smaller than 1"):
+        exact_search(rows, queries, -3)
     with pytest.raises(ShapeError, match="exclude names 1 rows for 2 queries"):
         exact_search(rows, queries, 3, exclude=[1])
     with pytest.raises(ShapeError, match=r"expected \[checkpoint, query, d_sketch\]"):
