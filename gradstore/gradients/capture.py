@@ -13,6 +13,7 @@ weight gradient and stops at the first of them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import sys
 import types
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -73,6 +74,11 @@ class Operation:
     """For a packed sequence: which example each of its sequences belongs to."""
 
     @property
+    def nodes(self) -> list[Node]:
+        """Of the autograd graph: those that made its outputs."""
+        return list(dict.fromkeys(edge.node for edge in self.edges if edge is not None))
+
+    @property
     def sources(self) -> Sequence[str]:
         """Names of the parameters that it read, or that what it read is computed from."""
         return [name for known in self.known for name in known.sources]
@@ -82,14 +88,11 @@ class Operation:
             raise InputChangedError(self)
 
 
-@dataclass(frozen=True)
-class Capture:
-    """One forward and one backward pass."""
+Grads = tuple[Tensor | None, ...]
+"""Of the summed losses with respect to each output of an operation; None means zero."""
 
-    losses: Float[Tensor, " example"]
-    operations: list[Operation]
-    grads: list[tuple[Tensor | None, ...]]
-    """For each operation, the gradient of the summed losses with respect to each output; None means zero."""
+Take = Callable[[Operation, Grads], None]
+"""Uses the gradients of one operation."""
 
 
 class InputChangedError(RuntimeError):
@@ -246,14 +249,74 @@ def record(recurrent: Iterable[nn.RNNBase], recorder: Recorder, forward: Callabl
             handle.remove()
 
 
-def backward(recorder: Recorder, losses: Float[Tensor, " example"]) -> Capture:
-    """Gradients of the summed losses with respect to the outputs of what was recorded."""
-    edges = [edge for operation in recorder.operations for edge in operation.edges if edge is not None]
-    if not edges or not losses.requires_grad:
-        return Capture(losses.detach(), [], [])
-    found = iter(torch.autograd.grad(losses.sum(), edges, allow_unused=True))
-    grads = [tuple(None if e is None else next(found) for e in operation.edges) for operation in recorder.operations]
-    return Capture(losses.detach(), recorder.operations, grads)
+def backward(recorder: Recorder, losses: Float[Tensor, " example"], take: Take) -> None:
+    """Hand over every recorded operation with the gradients of the summed losses at its outputs.
+
+    Each is handed over as soon as its gradients are there, the last one first, and let go: what the pass holds shrinks
+    as it goes back, as it does in a training step (for a transformer, two thirds of what all gradients would take).
+    The pass ends where nothing recorded lies further back; what it never reaches comes last, with gradients of None.
+    """
+    waiting: dict[int, Operation] = dict(enumerate(recorder.operations))
+    recorder.operations.clear()
+    ends = _ends(waiting) if losses.requires_grad else {}
+    handles = [
+        node.register_prehook(functools.partial(_hand_over, waiting, number, take))
+        for number, operation in waiting.items()
+        if number not in ends
+        for node in operation.nodes[:1]
+    ]
+    try:
+        edges = [edge for of_one in ends.values() for edge in of_one if edge is not None]
+        found = iter(torch.autograd.grad(losses, edges, torch.ones_like(losses), allow_unused=True) if edges else ())
+        at_ends = {number: [None if edge is None else next(found) for edge in ends[number]] for number in ends}
+    finally:
+        for handle in handles:
+            handle.remove()
+    for number in sorted(waiting, reverse=True):
+        operation = waiting.pop(number)
+        take(operation, tuple(at_ends.pop(number, [None] * len(operation.edges))))
+
+
+def _hand_over(waiting: dict[int, Operation], number: int, take: Take, grads: Grads) -> None:
+    operation = waiting.pop(number)
+    take(operation, tuple(None if edge is None else grads[edge.output_nr] for edge in operation.edges))
+
+
+def _ends(operations: Mapping[int, Operation]) -> dict[int, tuple[GradientEdge | None, ...]]:
+    """The edges that a pass must be asked for, by operation: it then comes by all others.
+
+    Those behind which nothing is recorded; and of operations whose outputs were made by several nodes of the graph, for
+    a single moment when all of their gradients are there has no hook.
+    """
+    nodes = {node for operation in operations.values() for node in operation.nodes}
+    passed = _with_one_behind(nodes)
+    return {
+        number: operation.edges
+        for number, operation in operations.items()
+        if len(operation.nodes) != 1 or operation.nodes[0] not in passed
+    }
+
+
+def _with_one_behind(nodes: Set[Node]) -> set[Node]:
+    """Those of some nodes of a graph behind which another of them lies."""
+    leads: dict[Node, bool] = {}  # whether the node, or what lies behind it, is one of them
+    found = set()
+    stack = list(nodes)
+    while stack:
+        node = stack[-1]
+        behind = [following for following, _ in node.next_functions if following is not None]
+        unknown = [following for following in behind if following not in leads] if node not in leads else []
+        if unknown:
+            stack += unknown
+            continue
+        stack.pop()
+        if any(leads[following] for following in behind):
+            leads[node] = True
+            if node in nodes:
+                found.add(node)
+        else:
+            leads[node] = node in nodes
+    return found
 
 
 @contextlib.contextmanager

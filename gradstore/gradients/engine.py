@@ -14,7 +14,7 @@ or BatchNorm in training mode would otherwise give plausible wrong numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from gradstore.errors import LossShapeError, TrainingModeError
 from gradstore.gradients import fallback
 from gradstore.gradients.capture import (
-    Capture,
     InputChangedError,
     Layouts,
     Operation,
@@ -35,9 +34,10 @@ from gradstore.gradients.capture import (
     record,
 )
 from gradstore.gradients.coverage import Coverage
+from gradstore.gradients.forms import Form
 from gradstore.gradients.layout import telling_batch
 from gradstore.gradients.rules import NoRuleError
-from gradstore.gradients.rules.apply import completed_forms
+from gradstore.gradients.rules.apply import Completion
 from gradstore.gradients.sink import GradientSink, Group, sum_of
 from gradstore.sketch import CountSketch
 from gradstore.task import Batch, Task, tracked_parameters
@@ -184,6 +184,10 @@ class GradientEngine:
         """Full gradients of `names` by `vmap(grad)`."""
         return fallback.vmap_gradients(self.task, self.model, names, batch, self.seed, self.n_draws)
 
+    def batched(self, names: list[str], batch: Batch) -> fallback.Pieces:
+        """Full gradients of `names` by plain autograd over the batch, a loss at a time."""
+        return fallback.batch_gradients(self.task, self.model, names, batch, self.seed, self.n_draws)
+
     def looped(self, names: list[str], batch: Batch) -> fallback.Pieces:
         """Full gradients of `names`, one example at a time."""
         return fallback.loop_gradients(self.task, self.model, names, batch, self.seed, self.n_draws)
@@ -212,37 +216,44 @@ class GradientEngine:
     def by_rules(self, batch: Batch, sink: GradientSink, coverage: Coverage) -> Float[Tensor, " example"]:
         """Losses averaged over the draws; gradients of the parameters that go by rules."""
         names = set(coverage.by("rule"))
-        losses, found = [], []
+        losses, found = [], list[dict[str, list[Form]]]()
         for draw in range(self.n_draws):
-            captured = self._capture(batch, draw, names)
-            losses.append(captured.losses)
-            with torch.no_grad():
-                forms = completed_forms(captured, names, len(batch), self.dtype)
-                if self.n_draws > 1:
-                    found.append(dict(forms))
-                    continue
-                for name, parts in forms:
-                    sink.take(name, [parts])
+            if self.n_draws == 1:
+                losses.append(self._capture(batch, draw, names, lambda name, forms: sink.take(name, [forms])))
+            else:
+                found.append({})
+                losses.append(self._capture(batch, draw, names, found[-1].__setitem__))
         with torch.no_grad():
             for name in dict.fromkeys(name for of_draw in found for name in of_draw):
                 sink.take(name, [of_draw.pop(name, []) for of_draw in found])
         return sum_of(losses) / self.n_draws
 
-    def _capture(self, batch: Batch, draw: int, names: set[str]) -> Capture:
-        """Forward and backward; a way through the model that was never taken before is looked at first."""
+    def _capture(
+        self, batch: Batch, draw: int, names: set[str], done: Callable[[str, list[Form]], None]
+    ) -> Float[Tensor, " example"]:
+        """Forward and backward; a way through the model that was never taken before is looked at first.
+
+        Args:
+            done: told each parameter's name and gradients, once.
+        """
         try:
-            return self._recorded(batch, draw, names)
+            return self._passes(batch, draw, names, done)
         except UnseenOperationError:
             layouts = {**self.find_layouts(batch)[0], **self.coverage.layouts}
             self.coverage = replace(self.coverage, layouts=layouts)
-            return self._recorded(batch, draw, names)
+            return self._passes(batch, draw, names, done)
 
-    def _recorded(self, batch: Batch, draw: int, names: set[str]) -> Capture:
+    def _passes(
+        self, batch: Batch, draw: int, names: set[str], done: Callable[[str, list[Form]], None]
+    ) -> Float[Tensor, " example"]:
         ignored = self.parameters.keys() - names
         recorder = Recorder(self.parameters, len(batch), dict(self.coverage.layouts), ignored)
         losses = record(self._recurrent, recorder, lambda: self._draw_loss(batch, draw))
         self.check_losses(losses, batch)
-        return backward(recorder, losses)
+        completion = Completion(recorder.operations, names, len(batch), self.dtype, done)
+        with torch.no_grad():
+            backward(recorder, losses, completion.take)
+        return losses.detach()
 
     def _draw_loss(self, batch: Batch, draw: int) -> Tensor:
         return fallback.draw_loss(self.task, self.model, batch, self.seed, draw)

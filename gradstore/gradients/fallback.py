@@ -75,10 +75,29 @@ def loop_gradients(task: Task, model: nn.Module, names: Sequence[str], batch: Ba
         draws = []
         for draw in range(n_draws):
             with torch.enable_grad(), plain_evaluation():
-                loss = draw_loss(task, model, one, seed, draw).sum()
-                grads = torch.autograd.grad(loss, tracked, allow_unused=True, materialize_grads=True)
-            draws.append({name: g.to_dense()[None] for name, g in zip(names, grads, strict=True)})
+                draws.append(_gradients(draw_loss(task, model, one, seed, draw).sum(), names, tracked))
         yield row, draws
+
+
+def batch_gradients(
+    task: Task, model: nn.Module, names: Sequence[str], batch: Batch, seed: int, n_draws: int
+) -> Pieces:
+    """The same by plain autograd from one forward pass over the batch: it rounds as the engine's own."""
+    tracked = [model.get_parameter(name) for name in names]
+    with torch.enable_grad(), plain_evaluation():
+        losses = [draw_loss(task, model, batch, seed, draw) for draw in range(n_draws)]
+        for row in range(len(batch)):
+            yield row, [_gradients(of_draw[row], names, tracked, retain_graph=True) for of_draw in losses]
+
+
+def _gradients(
+    loss: Tensor, names: Sequence[str], tracked: Sequence[Tensor], *, retain_graph: bool = False
+) -> dict[str, Tensor]:
+    """Full gradients [1, *parameter shape] of one example's loss."""
+    if not tracked:
+        return {}
+    grads = torch.autograd.grad(loss, tracked, retain_graph=retain_graph, allow_unused=True, materialize_grads=True)
+    return {name: g.to_dense()[None] for name, g in zip(names, grads, strict=True)}
 
 
 def emit(pieces: Pieces, sink: GradientSink, dtype: torch.dtype) -> None:

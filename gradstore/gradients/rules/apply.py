@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 
 import torch
 
-from gradstore.gradients.capture import Capture, Known, Operation
+from gradstore.gradients.capture import Grads, Known, Operation
 from gradstore.gradients.derived import PulledBack
 from gradstore.gradients.forms import Form
 from gradstore.gradients.rules import RULES
 from gradstore.gradients.rules.base import Call, NoRuleError
 
 
-def completed_forms(
-    captured: Capture, names: Set[str], n_examples: int, dtype: torch.dtype
-) -> Iterator[tuple[str, list[Form]]]:
-    """Each parameter among `names` that was read, once: the forms that add up to its gradients.
+class Completion:
+    """Hands over each parameter among `names` that was read, once: with the forms that add up to its gradients.
 
-    A parameter comes as soon as the last operation that reads it is done, and operations are let go one by one: what is
-    in memory shrinks as the forms are used. `captured` is empty afterwards.
-
-    Raises:
-        NoRuleError: an operation has no rule, or is used in a way that its rule does not cover.
-        InputChangedError: an operation's input was overwritten afterwards.
+    A parameter comes as soon as the last operation that reads it is taken in.
     """
-    unread = Counter(name for operation in captured.operations for name in _wanted(operation, names))
-    found: dict[str, list[Form]] = {}
-    while captured.operations:
-        operation, grads = captured.operations.pop(), captured.grads.pop()
-        sources = _wanted(operation, names)
+
+    def __init__(
+        self,
+        operations: Iterable[Operation],
+        names: Set[str],
+        n_examples: int,
+        dtype: torch.dtype,
+        done: Callable[[str, list[Form]], None],
+    ) -> None:
+        """`operations`: all that will be taken in."""
+        self._names, self._n_examples, self._dtype, self._done = names, n_examples, dtype, done
+        self._unread = Counter(name for operation in operations for name in _wanted(operation, names))
+        self._found: dict[str, list[Form]] = {}
+
+    def take(self, operation: Operation, grads: Grads) -> None:
+        """Take in an operation.
+
+        Raises:
+            NoRuleError: it has no rule, or is used in a way that its rule does not cover.
+            InputChangedError: its input was overwritten afterwards.
+        """
+        sources = _wanted(operation, self._names)
         if sources and any(grad is not None for grad in grads):
             operation.require_unchanged()
-            for known, form in _forms(Call(operation, grads, n_examples, dtype)):
+            for known, form in _forms(Call(operation, grads, self._n_examples, self._dtype)):
                 for name, part in _by_source(known, form):
-                    if name in names:
-                        found.setdefault(name, []).append(part)
-        unread.subtract(sources)
+                    if name in self._names:
+                        self._found.setdefault(name, []).append(part)
+        self._unread.subtract(sources)
         for name in sources:
-            if not unread[name] and name in found:
-                yield name, found.pop(name)
+            if not self._unread[name] and name in self._found:
+                self._done(name, self._found.pop(name))
 
 
 def _wanted(operation: Operation, names: Set[str]) -> list[str]:

@@ -274,3 +274,22 @@ def test_draws_average_the_loss() -> None:
     grads = torch.autograd.grad(mean[1], list(model.parameters()))
     expected = torch.stack([g.double().square().sum() for g in grads]).sum()
     torch.testing.assert_close(engine.run(batch).sets["all"].sq_norms[1], expected, rtol=1e-5, atol=0)
+
+
+class AtAKink(nn.Module):
+    """Rounds to the one side of 0 alone, to the other in a batch: what matrix products may do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = self.linear(x)
+        rounding = 1e-9 if len(x) == 1 else -1e-9
+        out: Tensor = torch.relu(torch.cat([values[:, :2], values[:, 2:] - values[:, 2:].detach() + rounding], dim=1))
+        return out
+
+
+def test_a_unit_that_is_on_alone_and_off_in_a_batch_is_no_disagreement() -> None:
+    engine = GradientEngine(ReadoutTask(AtAKink), AtAKink(), "all", d_sketch=32, seed=1)
+    assert engine.prepare(batch_of(randn(3, 4))).by("rule") == ["linear.weight", "linear.bias"]
