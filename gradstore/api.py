@@ -24,7 +24,7 @@ from gradstore.search.conformal import Voters, conformal_credibility, credibilit
 from gradstore.search.faiss_build import DEFAULT_MEMORY
 from gradstore.search.faiss_index import INDEX_TYPES, FaissIndex
 from gradstore.search.faiss_kinds import kind_named
-from gradstore.search.filters import Filter
+from gradstore.search.filters import Filter, all_of
 from gradstore.search.graph import KnnGraph
 from gradstore.search.index import card_path
 from gradstore.search.influence import AskedQueries, InfluenceSearch, SearchOptions, searchable_of
@@ -35,9 +35,11 @@ from gradstore.search.searchable import Coverage, Searchable, chosen_checkpoints
 from gradstore.search.space import Metric, SpaceName
 from gradstore.search.vectors import stored_form
 from gradstore.search.weights import Normalise
-from gradstore.sketcher import Sketcher, SketchPlan
+from gradstore.sketcher import Sketcher, sketcher_of
 from gradstore.store import Store, VerifyReport, verify
 from gradstore.store.files import make_folder
+from gradstore.store.kept import kept_rows
+from gradstore.store.place import Location
 from gradstore.task import Batch, example_keys
 
 Queries = Batch | str | Sequence[str] | np.ndarray
@@ -49,7 +51,7 @@ COVERAGE = "gradstore.coverage"
 _Checked = Batch | list[str] | np.ndarray
 
 
-def open(path: Path | str, *, parameters: str | None = None, device: str = "cpu") -> GradientStore:
+def open(path: Location, *, parameters: str | None = None, device: str = "cpu") -> GradientStore:
     """Open a gradient store.
 
     Args:
@@ -77,8 +79,7 @@ class GradientStore:
     def sketcher(self) -> Sketcher:
         """The store's own model, checkpoints and projection; the model is built when first needed."""
         if self._sketcher is None:
-            plan = SketchPlan.from_json(self.store.manifest.settings["plan"])
-            self._sketcher = Sketcher(plan, self.store.path, self.device)
+            self._sketcher = sketcher_of(self.store, self.device)
         return self._sketcher
 
     def rank(
@@ -104,8 +105,8 @@ class GradientStore:
         """
         if top is not None and top < 1:
             raise QueryError(f"top={top} shows nothing; ask for at least 1 example, or leave it out for all.")
-        values = cached_signals(self.store, signals, by, progress)
-        table = rank_table(self.store, values, by)
+        rows = kept_rows(self.store)
+        table = rank_table(rows, cached_signals(rows, signals, by, progress), by)
         return table if top is None else table.slice(0, top)
 
     def proponents(self, queries: Queries, k: int = 10, **options: Unpack[SearchOptions]) -> pa.Table:
@@ -196,7 +197,7 @@ class GradientStore:
             checkpoint=checkpoints,
             metric=metric,
             exclude=exclude,
-            filter=filter,
+            filter=all_of(filter, Filter.kept(self.store)),
             device=self.device,
         )
         table = self._as_table(_names(queries), found)
@@ -269,7 +270,11 @@ class GradientStore:
     def _voters(self, calibration: float | Sequence[str] | None, seed: int) -> Voters:
         labels, names = self.store.labels(), self.store.manifest.label_names
         if labels is None or names is None:
-            raise QueryError(f"'{self.store.path}' has no labels, which credibility is about. Build one with --labels.")
+            raise QueryError(
+                f"'{self.store.location}' has no labels, which credibility is about. Build one with --labels."
+            )
+        if (forgotten := self.store.forgotten()) is not None:
+            labels[forgotten] = -1  # without a label an example has no say
         if calibration is None or isinstance(calibration, float | int):
             return Voters.draw(labels, len(names), calibration, seed)
         return Voters.draw(labels, len(names), self.store.row_of(list(calibration)))
@@ -347,7 +352,7 @@ class GradientStore:
             QueryError: no such kind.
         """
         name = f"{kind_named(kind).name}-{stored_form(normalise)}{self.store.set_suffix}.faiss"
-        return self.store.path / "indexes" / name
+        return self.store.folder / "indexes" / name
 
     def verify(self, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Hold every committed byte against the hash in its commit record."""
@@ -375,7 +380,7 @@ class GradientStore:
         found = tuple(queries.inputs.shape[1:])
         if found != expected:
             raise QueryError(
-                f"A query has shape {found}; the examples of '{self.store.path}' have {expected}. "
+                f"A query has shape {found}; the examples of '{self.store.location}' have {expected}. "
                 "Give queries prepared as the data were (a leading axis counts the queries)."
             )
         return queries

@@ -50,7 +50,9 @@ def _name_files_by_content(made: Any) -> None:
 def _files_by_content() -> type[Any]:
     from numba.core.caching import IndexDataCacheFile
 
-    class FilesByContent(IndexDataCacheFile):  # type: ignore[misc]
+    files: Any = IndexDataCacheFile
+
+    class FilesByContent(files):  # type: ignore[misc]
         """Numba's files of a function's compiled code, named by the types that they are compiled for."""
 
         def save(self, key: Any, data: Any) -> None:

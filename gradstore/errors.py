@@ -15,6 +15,7 @@ inherits the builtin that a caller would expect, so `except FileNotFoundError` k
     │   ├── MixedExamplesError                   an example's loss depends on its neighbours in the batch
     │   ├── TrainingModeError                    BatchNorm or dropout in training mode
     │   ├── ParametersError                      the pattern tracks no parameter
+    │   ├── BadExamplesError                     examples for which nothing can be computed, by name
     │   └── CheckpointError                      weights that do not fit, or without a learning rate
     ├── ProbeError (RuntimeError)                the engine and plain autograd disagree
     ├── ShapeError (ValueError)                  arrays whose shapes do not go together
@@ -24,6 +25,7 @@ inherits the builtin that a caller would expect, so `except FileNotFoundError` k
     │   ├── StoreFormatError (ValueError)        a format this version does not read
     │   ├── StoreIncompleteError (RuntimeError)  its build has not finished
     │   ├── StoreCorruptError (OSError)          bytes differ from what was committed
+    │   ├── PlaceError (OSError)                 a bucket that cannot be reached or read
     │   └── StoreWriteError (OSError)            disk full, read-only, no permission
     ├── QueryError (ValueError)                  a question that this store cannot answer
     │   ├── UnknownExampleError (LookupError)    an id that is not in the store
@@ -33,6 +35,9 @@ inherits the builtin that a caller would expect, so `except FileNotFoundError` k
     │   └── IndexMismatchError (ValueError)      built from other rows than the store now holds
     ├── DeviceError (ValueError)                 a device that torch does not have here
     ├── WorkerError (RuntimeError)               units of work that failed again and again
+    │   ├── WorkerMismatchError                  a worker with other code, data or weights than the build's
+    │   ├── SchedulerError (ConnectionError)     no scheduler answers, or it has gone
+    │   └── JobError                             a batch system refuses a job, or it ended before it was of use
     └── MissingExtraError (ImportError)          an optional dependency is not installed
 """
 
@@ -85,6 +90,10 @@ class ParametersError(TaskError):
     """The pattern tracks no parameter."""
 
 
+class BadExamplesError(TaskError):
+    """Examples for which nothing can be computed, by name; all others are done."""
+
+
 class CheckpointError(TaskError):
     """Weights that do not fit the model, or that carry no learning rate."""
 
@@ -121,6 +130,10 @@ class StoreCorruptError(StoreError, OSError):
     """Bytes in the store differ from what was committed."""
 
 
+class PlaceError(StoreError, OSError):
+    """A bucket cannot be reached or read: network, name, credentials."""
+
+
 class StoreWriteError(StoreError, OSError):
     """The store cannot be written: disk full, read-only, no permission."""
 
@@ -155,6 +168,18 @@ class DeviceError(GradstoreError, ValueError):
 
 class WorkerError(GradstoreError, RuntimeError):
     """Units of work that failed again and again."""
+
+
+class WorkerMismatchError(WorkerError):
+    """A worker with other code, data or weights than the build was planned with."""
+
+
+class SchedulerError(WorkerError, ConnectionError):
+    """No scheduler answers, or it has gone."""
+
+
+class JobError(WorkerError):
+    """A batch system refuses a job, or a job ended before it was of any use."""
 
 
 class MissingExtraError(GradstoreError, ImportError):

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradstore.gradients.coverage import Coverage
+from gradstore.pace import AtWork, Pace, Slow, at_work, pace, slow_shards
 from gradstore.store import Store
+from gradstore.store.forgotten import forgotten_rows
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,14 @@ class Status:
     n_committed: int
     committed_by_checkpoint: tuple[int, ...]
     n_bytes: int
-    """All files in the store's folder."""
+    """All files where the store lies."""
     complete: bool
+    builders: tuple[AtWork, ...] = ()
+    """Those at work now, on this machine or another."""
+    pace: Pace | None = None
+    """None while nobody builds."""
+    slow: tuple[Slow, ...] = ()
+    """Shards that take much longer than others."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -30,6 +38,8 @@ class Status:
 def status(store: Store) -> Status:
     """Counted from the commit records, while other processes may be building."""
     store.refresh()
+    files = list(store.place.entries())
+    building = at_work(store.place)
     missing = [0] * store.n_checkpoints
     for checkpoint, _ in store.pending():
         missing[checkpoint] += 1
@@ -39,8 +49,11 @@ def status(store: Store) -> Status:
         n_units=store.n_shards * store.n_checkpoints,
         n_committed=store.n_shards * store.n_checkpoints - sum(missing),
         committed_by_checkpoint=tuple(store.n_shards - count for count in missing),
-        n_bytes=sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        n_bytes=sum(entry.bytes for entry in files),
         complete=not any(missing),
+        builders=tuple(building),
+        pace=pace(store, files) if building and any(missing) else None,
+        slow=tuple(slow_shards(store, files)),
     )
 
 
@@ -50,8 +63,9 @@ def show(store: Store) -> dict[str, Any]:
     plan, request = manifest.settings["plan"], manifest.settings["request"]
     coverage = Coverage.from_json(plan["coverage"])
     return {
-        "path": str(store.path),
+        "path": store.location,
         "examples": manifest.n_examples,
+        "forgotten": len(forgotten_rows(store)),
         "example_shape": request["data"]["example_shape"],
         "classes": None if manifest.label_names is None else list(manifest.label_names),
         "sketch_dim": manifest.d_sketch,

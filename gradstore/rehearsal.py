@@ -17,20 +17,33 @@ import torch
 from torch import Tensor, nn
 
 from gradstore.errors import GradstoreError, TaskError
-from gradstore.task import Batch, Noise, Task
+from gradstore.task import Batch, Noise, Predicting, Task
 
 
 def rehearse(task: Task, model: nn.Module, batch: Batch, seed: int = 0) -> None:
-    """Compute losses and latents of a batch once.
+    """Compute losses and latents of a batch once, and predictions where the task has them.
 
     Raises:
-        TaskError: the task's `loss` or `latent` raises; the original error is its cause.
+        TaskError: the task's `loss`, `latent` or `predict` raises, or predictions are not one row an example; the
+            original error is its cause.
     """
     with torch.no_grad():
         with blaming(task, "loss"):
             task.loss(model, batch, Noise(batch.keys, seed))
         with blaming(task, "latent"):
             task.latent(model, batch)
+        if isinstance(task, Predicting):
+            with blaming(task, "predict"):
+                _require_logits(task, task.predict(model, batch), len(batch))
+
+
+def _require_logits(task: Task, logits: object, n_examples: int) -> None:
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n_examples:
+        raise TaskError(
+            f"{type(task).__name__}.predict returned {shape} for {n_examples} examples; expected ({n_examples}, "
+            "n_classes), one logit a class. Return logits alone, or rename the method if it means something else."
+        )
 
 
 def saved_bytes(task: Task, model: nn.Module, batch: Batch, seed: int = 0) -> int:

@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from gradstore.models.registry import task_from_settings, task_settings
 from gradstore.rehearsal import blaming, build_model, rehearse
 from gradstore.search.rows import QuerySketches
 from gradstore.task import Batch, Task
+
+if TYPE_CHECKING:
+    from gradstore.store import Store
 
 _Combine = Callable[[Sequence[Tensor]], Tensor]
 
@@ -180,6 +183,11 @@ class Sketcher:
                 found.append(self.engine.latents(padded)[: len(rows)].float().cpu())
         return torch.cat(found).numpy()
 
+    def n_classes(self, batch: Batch) -> int | None:
+        """Width of the predictions, seen on a few examples; None where the task has no `predict`."""
+        found = self.engine.predictions(batch.to(self.device))
+        return None if found is None else found.shape[1]
+
     def _padded_blocks(self, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
         """Each block as it is, and padded, on the device."""
         for start in range(0, len(batch), self.plan.block):
@@ -215,6 +223,32 @@ class Sketcher:
 def plan_for(task: Task, **settings: Any) -> SketchPlan:
     """A plan whose routes are not chosen yet (`Sketcher.engine.prepare` chooses them)."""
     return SketchPlan(task=task_settings(task), coverage=Coverage(()), **settings)
+
+
+def sketcher_of(store: Store, device: str = "cpu", task: Task | None = None) -> Sketcher:
+    """The sketcher of a store: its model, its checkpoints, its projection.
+
+    Checkpoints that lie with a store in a bucket are fetched into the cache first.
+
+    Args:
+        task: the store's, where it is at hand.
+
+    Raises:
+        StoreCorruptError: a checkpoint in the bucket is not the one that the store was made with.
+        FileNotFoundError: it is not there.
+    """
+    plan = SketchPlan.from_json(store.manifest.settings["plan"])
+    if store.place.local() is None:
+        here = tuple(_fetched(store, checkpoint) for checkpoint in plan.checkpoints)
+        plan = dataclasses.replace(plan, checkpoints=here)
+    return Sketcher(plan, store.folder, device, task)
+
+
+def _fetched(store: Store, checkpoint: Checkpoint) -> Checkpoint:
+    """With its path on this machine; an absolute one is."""
+    if checkpoint.path.is_absolute():
+        return checkpoint
+    return dataclasses.replace(checkpoint, path=store.local_file(checkpoint.path.as_posix(), checkpoint.sha256))
 
 
 @dataclass(frozen=True)
@@ -253,7 +287,13 @@ def _joined(blocks: Sequence[Gradients]) -> Gradients:
 
 def _combined(blocks: Sequence[Gradients], combine: _Combine) -> Gradients:
     sets = {name: _combined_set([block.sets[name] for block in blocks], combine) for name in blocks[0].sets}
-    return Gradients(sets, combine([b.losses for b in blocks]), combine([b.latents for b in blocks]))
+    predictions = [b.predictions for b in blocks if b.predictions is not None]
+    return Gradients(
+        sets=sets,
+        losses=combine([b.losses for b in blocks]),
+        latents=combine([b.latents for b in blocks]),
+        predictions=combine(predictions) if predictions else None,
+    )
 
 
 def _combined_set(parts: Sequence[SetGradients], combine: _Combine) -> SetGradients:

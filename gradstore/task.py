@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -95,6 +95,7 @@ class Task(ABC):
 
     `encoder` and `decoder` name the parameters that `--parameters encoder` and `--parameters decoder` track
     (patterns, see `tracked_parameters`). `needs_labels` says that `loss` reads `batch.labels`; `latent` must not.
+    A task that tells classes apart may also have `predict`, as `Predicting` says.
     """
 
     encoder: ClassVar[str] = "encoder.*"
@@ -112,6 +113,14 @@ class Task(ABC):
     @abstractmethod
     def latent(self, model: nn.Module, batch: Batch) -> Float[Tensor, "example d_latent"]:
         """[B, d_latent] representation in which neighbours are searched."""
+
+
+@runtime_checkable
+class Predicting(Protocol):
+    """A Task that also has `predict`: the store then keeps what the model says of every example's class."""
+
+    def predict(self, model: nn.Module, batch: Batch) -> Float[Tensor, "example n_classes"]:
+        """[B, n_classes] logits. `batch.labels` are there but must not be read."""
 
 
 def tracked_parameters(task: Task, model: nn.Module, pattern: str) -> dict[str, nn.Parameter]:

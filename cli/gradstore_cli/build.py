@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 def build(
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what the build will take, from a short probe; writes nothing.")
+        bool,
+        typer.Option("--dry-run", help="Only say what it will take, from a short trial; leaves nothing behind."),
     ] = False,
     as_json: JsonOption = False,
     **values: Any,
@@ -45,8 +47,8 @@ def build(
 
     settings, reporter = settings_from(BuildSettings, values), TerminalReporter()
     if dry_run:
-        found = estimate(settings, reporter)
-        print_json(found.to_json()) if as_json else _print_estimate(found)
+        found = estimate(settings, reporter, seconds_before=time.process_time())
+        print_json(found.to_json()) if as_json else print_estimate(found)
         return
     result = build_store(settings, reporter)
     _say_what_was_made(result, reporter)
@@ -54,7 +56,8 @@ def build(
         print_json(_as_json(result))
 
 
-def _print_estimate(found: Estimate) -> None:
+def print_estimate(found: Estimate) -> None:
+    """Print what a build will make and take."""
     from gradstore_cli.tables import Column, print_table, print_values
 
     print_values(
@@ -65,13 +68,27 @@ def _print_estimate(found: Estimate) -> None:
             "Shards": human.count(found.n_shards),
             "Files": human.count(found.n_files),
             "Store size": human.size(found.n_bytes),
+            "Memory": _memory(found),
+            "Starting": f"about {human.duration(found.seconds_starting)}",
             "Training": f"about {human.duration(found.seconds_training)}",
-            "Sketching": f"about {human.duration(found.seconds_sketching)}",
+            "Sketching": f"about {human.duration(found.seconds_sketching)}{_by_workers(found)}",
             "of it": ", ".join(f"{how} {share:.0%}" for how, share in found.time_shares.items()),
+            "In all": f"about {human.duration(found.seconds)}",
         }
     )
+    for note in found.notes:
+        typer.echo(note, err=True)
     rows = [(route, human.count(tensors), human.count(numbers)) for route, tensors, numbers in found.coverage]
     print_table([Column("gradients by"), Column("tensors", "right"), Column("numbers", "right")], rows)
+
+
+def _memory(found: Estimate) -> str:
+    workers = f", and {human.size(found.memory_of_worker)} a worker" if found.memory_of_worker else ""
+    return human.size(found.memory) + workers
+
+
+def _by_workers(found: Estimate) -> str:
+    return f" on {human.count(found.n_workers, 'worker')}" if found.n_workers else ""
 
 
 def _say_what_was_made(result: BuildResult, reporter: TerminalReporter) -> None:

@@ -12,7 +12,7 @@ from gradstore_pipelines.fidelity_settings import FidelitySettings
 
 if TYPE_CHECKING:
     from gradstore.sketch.fidelity import Recall
-    from gradstore_pipelines.fidelity_result import FidelityResult, MeasuredLength
+    from gradstore_pipelines.fidelity_result import FidelityResult, MeasuredDtype, MeasuredLength
 
 _UNDEFINED = "–"
 
@@ -47,7 +47,7 @@ def fidelity(*, output: OutputOption = None, as_json: JsonOption = False, **valu
 
 
 def _about(result: FidelityResult) -> dict[str, Any]:
-    return {name: value for name, value in result.to_json().items() if name != "rows"}
+    return {name: value for name, value in result.to_json().items() if name not in ("rows", "dtypes")}
 
 
 def _print(result: FidelityResult) -> None:
@@ -57,6 +57,15 @@ def _print(result: FidelityResult) -> None:
     errors = ("self-influence error", "largest")
     columns = [Column(name, "right") for name in (*headings, *errors)]
     print_table([*columns, Column("")], [_cells(result, length) for length in result.lengths])
+    print()
+    columns = [Column(name, "right") for name in ("sketch-dtype", *headings[1:])]
+    print_table([*columns, Column("")], [_dtype_cells(result, dtype) for dtype in result.dtypes])
+
+
+def _dtype_cells(result: FidelityResult, dtype: MeasuredDtype) -> list[str]:
+    """Against float32 of the same length."""
+    remark = "this store" if dtype.dtype == result.sketch_dtype else ""
+    return [dtype.dtype, *_cells(result, dtype.measured)[1:7], remark]
 
 
 def _cells(result: FidelityResult, length: MeasuredLength) -> list[str]:
@@ -97,6 +106,7 @@ def _words(result: FidelityResult) -> list[str]:
         *_about_correlation(result),
         _about_self_influence(result),
         _recommendation(result),
+        f"Dtypes keep {result.sketch_dim} numbers, and are held against the same in float32: build --sketch-dtype.",
     ]
 
 

@@ -57,17 +57,10 @@ def index(
 
 
 def _n_bytes(text: str) -> int:
-    """A size as a person writes it, in powers of 1000.
+    from gradstore_pipelines.recipe_settings import n_bytes
+    from gradstore_pipelines.settings_error import SettingsError
 
-    >>> _n_bytes("500MB"), _n_bytes("1.5 gb"), _n_bytes("2e9")
-    (500000000, 1500000000, 2000000000)
-    """
-    words = text.strip().lower().removesuffix("b").strip()
-    factor = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}.get(words[-1:], 1)
     try:
-        n_bytes = float(words.rstrip("kmgt")) * factor
-        if not 0 < n_bytes < 1e18:
-            raise ValueError
-    except ValueError:
-        raise typer.BadParameter(f"--memory {text!r} is not a size. Write it like 500MB or 4GB.") from None
-    return int(n_bytes)
+        return n_bytes(text)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="The gradient store.", show_default=False)]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(metavar="STORE", help="The gradient store: a folder, or s3://bucket/prefix.", show_default=False),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 ParametersOption = Annotated[
     str | None,

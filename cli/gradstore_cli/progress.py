@@ -37,13 +37,13 @@ class TerminalReporter:
         self._clock = clock
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def task(self, title: str, total: int, unit: str, done: int = 0, *, unit_bytes: int = 0) -> Iterator[Advance]:
         if self._console.is_interactive:
             with _bar(self._console) as progress:
-                number = progress.add_task(title, total=total, completed=done, unit=unit)
+                number = progress.add_task(title, total=total, completed=done, unit=unit, unit_bytes=unit_bytes)
                 yield lambda n: progress.advance(number, n)
         else:
-            log = _Log(self.say, self._clock, title, total, unit, done)
+            log = _Log(self.say, self._clock, title, total, unit, done, unit_bytes)
             yield log.advance
             log.finish()
 
@@ -65,7 +65,13 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else human.rate(speed, task.fields["unit"]))
+        return Text("" if speed is None else _speed(speed, task.fields["unit"], task.fields["unit_bytes"]))
+
+
+def _speed(per_second: float, unit: str, unit_bytes: int) -> str:
+    """With the bytes that it writes, where it writes any."""
+    in_bytes = f", {human.size(round(per_second * unit_bytes))}/s" if unit_bytes else ""
+    return human.rate(per_second, unit) + in_bytes
 
 
 def _bar(console: Console) -> Progress:
@@ -88,6 +94,7 @@ class _Log:
     total: int
     unit: str
     done_before: int
+    unit_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._done, self._started, self._next_line = self.done_before, self.clock(), _FIRST_LINE_S
@@ -105,7 +112,7 @@ class _Log:
             self.say(f"{self._so_far(elapsed)}, done in {human.duration(elapsed)}")
 
     def _so_far(self, elapsed: float) -> str:
-        speed = human.rate(self._rate(elapsed), self.unit)
+        speed = _speed(self._rate(elapsed), self.unit, self.unit_bytes)
         return f"{self.title}: {self._done:,} of {self.total:,} {self.unit}, {speed}"
 
     def _rate(self, elapsed: float) -> float:

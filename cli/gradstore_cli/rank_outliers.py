@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from gradstore.api import GradientStore
 
 _SHOWN = 20
-_COLUMNS = ("rank", "id", "label", "score", "percentile", "reason")
+_COLUMNS = ("rank", "id", "label", "score", "percentile", "kind", "reason")
 
 
 def rank_outliers(
-    store: Annotated[Path | None, typer.Argument(metavar="STORE", help="The gradient store.")] = None,
+    store: Annotated[str | None, typer.Argument(metavar="STORE", help="The gradient store.")] = None,
     top: Annotated[
         int | None, typer.Option(min=1, help=f"Only so many examples; by default {_SHOWN} on screen, all in a file.")
     ] = None,
@@ -54,15 +54,16 @@ def rank_outliers(
     if destination.picture and top is not None:
         raise typer.BadParameter("An HTML page shows both ends of the whole ranking: leave --top out.")
     opened = _open(store, parameters)
-    about = {"store": str(store), "parameters": opened.store.parameters, "by": signal}
+    about: dict[str, Any] = {"store": str(store), "parameters": opened.store.parameters, "by": signal}
     if destination.picture:
-        _write_page(opened, signal, destination, about)
+        table = _write_page(opened, signal, destination, about)
     else:
         table = _rank(opened, signal, top if top or destination.is_file else _SHOWN)
-        destination.deliver(table, _COLUMNS, about)
+        destination.deliver(table, _COLUMNS, about | _cut_off(table))
+    _say(opened, table)
 
 
-def _open(store: Path, parameters: str | None) -> GradientStore:
+def _open(store: str, parameters: str | None) -> GradientStore:
     import gradstore
 
     return gradstore.open(store, parameters=parameters)
@@ -76,13 +77,38 @@ def _rank(opened: GradientStore, signal: str, top: int | None) -> pa.Table:
         return opened.rank(by=signal, top=top, progress=progress)
 
 
-def _write_page(opened: GradientStore, signal: str, destination: TableOutput, about: dict[str, str]) -> None:
+def _cut_off(table: pa.Table) -> dict[str, Any]:
+    """How many seem bad, for a program."""
+    from gradstore.ranking.rank import cut_off_of
+
+    found = cut_off_of(table)
+    return {} if found is None else {"cut_off": asdict(found)}
+
+
+def _say(opened: GradientStore, table: pa.Table) -> None:
+    """How many seem bad, and which signals are missing for want of labels, for a person."""
+    from gradstore.ranking.rank import cut_off_of
+    from gradstore.ranking.signals import left_out
+
+    found = cut_off_of(table)
+    if found is not None:
+        typer.echo(str(found), err=True)
+    without = [name for name, lacks in left_out(opened.store).items() if "labels" in lacks]
+    if without:
+        typer.echo(
+            f"Without labels of two classes there is no {', '.join(without)}: build with --labels for these.", err=True
+        )
+
+
+def _write_page(opened: GradientStore, signal: str, destination: TableOutput, about: dict[str, Any]) -> pa.Table:
+    from gradstore.store.place import name_of
     from gradstore_pipelines.report import write_report
 
     assert destination.path is not None
     table = _rank(opened, signal, None)
-    write_report(opened.store, table, destination.path, f"Suspicious examples of {opened.store.path.resolve().name}")
-    destination.say_written(table, about)
+    write_report(opened.store, table, destination.path, f"Suspicious examples of {name_of(opened.store.location)}")
+    destination.say_written(table, about | _cut_off(table))
+    return table
 
 
 def _print_signals(as_json: bool) -> None:
@@ -90,7 +116,8 @@ def _print_signals(as_json: bool) -> None:
     from gradstore_cli.tables import Column, print_json, print_table
 
     if as_json:
-        print_json({"signals": [{"name": s.name, "unit": s.unit, "meaning": s.meaning} for s in ALL_SIGNALS.values()]})
+        fields = ("name", "unit", "meaning", "cost", "on_request")
+        print_json({"signals": [{name: getattr(s, name) for name in fields} for s in ALL_SIGNALS.values()]})
     else:
-        columns = [Column("signal"), Column("unit"), Column("a high value means")]
-        print_table(columns, [(s.name, s.unit, s.meaning) for s in ALL_SIGNALS.values()])
+        columns = [Column("signal"), Column("unit"), Column("a high value means"), Column("cost")]
+        print_table(columns, [(s.name, s.unit, s.meaning, s.cost) for s in ALL_SIGNALS.values()])

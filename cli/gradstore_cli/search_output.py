@@ -35,7 +35,8 @@ OnlyLabelOption = Annotated[
     list[str] | None, typer.Option("--only-label", metavar="NAME", help="Find only this class; repeatable.")
 ]
 OnlyIdsOption = Annotated[
-    Path | None, typer.Option("--only-ids", metavar="FILE", help="Find only these examples: a file, one id a line.")
+    Path | None,
+    typer.Option("--only-ids", metavar="FILE", help="Find only these examples: ids in a text, CSV or Parquet file."),
 ]
 FormatOption = Annotated[
     Literal["parquet", "csv", "jsonl"] | None, typer.Option(help="Format of the file; without -o it goes to stdout.")
@@ -50,7 +51,7 @@ PictureFormatOption = Annotated[
 class Question:
     """Which queries are asked of which store."""
 
-    store: Path
+    store: str
     query: Path | None
     ids: list[str] | None
     labels: Path | None
@@ -79,17 +80,10 @@ class Question:
 
 
 def read_ids(file: Path) -> list[str]:
-    """Ids in a text file, one a line; empty lines count for nothing.
+    """Ids in a file; QueryError where there are none (`gradstore.store.id_files`)."""
+    from gradstore.store import id_files
 
-    Raises:
-        QueryError: no such file, or one that is no text.
-    """
-    from gradstore.errors import QueryError
-
-    try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise QueryError(f"'{file}' is no list of ids ({error}). Give a text file with one id a line.") from error
+    return id_files.read_ids(file)
 
 
 def give_answers(

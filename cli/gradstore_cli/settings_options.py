@@ -9,6 +9,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
@@ -17,16 +18,17 @@ Settings = TypeVar("Settings")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def options_from(settings: type[Any], *, argument: str) -> Callable[[Command], Command]:
+def options_from(settings: type[Any], *, argument: str | tuple[str, ...]) -> Callable[[Command], Command]:
     """Give a command that takes `**values` one option a field of `settings`, before its own.
 
     Args:
-        argument: the field that is positional.
+        argument: the field, or the fields, that are positional.
     """
 
     def decorate(command: Command) -> Command:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        signature = inspect.Signature([*_parameters(settings, argument), *own])
+        positional = (argument,) if isinstance(argument, str) else argument
+        signature = inspect.Signature([*_parameters(settings, positional), *own])
         command.__signature__ = signature  # type: ignore[attr-defined]
         return command
 
@@ -50,15 +52,16 @@ def field_documentation(settings: type[Any]) -> dict[str, str]:
     return found
 
 
-def _parameters(settings: type[Any], argument: str) -> list[inspect.Parameter]:
+def _parameters(settings: type[Any], arguments: tuple[str, ...]) -> list[inspect.Parameter]:
     hints, documentation = get_type_hints(settings), field_documentation(settings)
     return [
-        _parameter(field, hints[field.name], documentation[field.name], positional=field.name == argument)
+        _parameter(field, hints[field.name], documentation[field.name], positional=field.name in arguments)
         for field in fields(settings)
     ]
 
 
 def _parameter(field: Field[Any], hint: Any, help: str, *, positional: bool) -> inspect.Parameter:
+    hint = _typed(hint)
     default: Any = inspect.Parameter.empty if field.default is MISSING else field.default
     if get_origin(hint) is tuple:
         hint, default, help = list[get_args(hint)[0]], list(default), f"{help} Repeatable."  # type: ignore[misc]
@@ -66,3 +69,11 @@ def _parameter(field: Field[Any], hint: Any, help: str, *, positional: bool) -> 
     option = typer.Argument(metavar=field.name.upper(), help=help) if positional else typer.Option(*flag, help=help)
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=default, annotation=Annotated[hint, option])
+
+
+def _typed(hint: Any) -> Any:
+    """What is typed: a location as a string, for a path would swallow one of the slashes of s3://."""
+    kinds = get_args(hint)
+    if not {str, Path} <= set(kinds):
+        return hint
+    return str | None if type(None) in kinds else str

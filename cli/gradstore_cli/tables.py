@@ -69,7 +69,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
 def print_examples(table: pa.Table, columns: Sequence[str]) -> None:
     """Print the named columns of a table of examples."""
     formats: dict[str, Callable[[Any], str]] = {
-        "rank": human.count,
+        **dict.fromkeys(("rank", "rank_a", "rank_b", "change"), human.count),
         "score": human.number,
         "distance": human.number,
         "percentile": _percent,

@@ -19,6 +19,7 @@ from gradstore.data.row_file import RowFile
 from gradstore.data.source import Rows, as_indices
 from gradstore.data.stamp import stamp_files
 from gradstore.errors import SourceError
+from gradstore.store.place import Location, as_url, is_url
 
 _CHANNELS = (1, 3, 4)
 _LARGEST = np.iinfo(np.int64).max
@@ -36,13 +37,17 @@ def open_npy(path: Path, labels: Path | None = None) -> ArraySource:
     return ArraySource(rows, description=description_of("npy", path, labels), labels=read)
 
 
-def description_of(form: str, path: Path, labels: Path | None) -> dict[str, Any]:
+def description_of(form: str, path: Location, labels: Location | None) -> dict[str, Any]:
     """What `ArraySource.describe` gives out: paths are absolute, for a worker may stand in another folder."""
     return {
         "format": form,
-        "path": str(path.absolute()),
-        "labels": None if labels is None else str(labels.absolute()),
+        "path": _absolute(path),
+        "labels": None if labels is None else _absolute(labels),
     }
+
+
+def _absolute(location: Location) -> str:
+    return as_url(location) if is_url(location) else str(Path(location).absolute())
 
 
 class ArraySource:
@@ -109,7 +114,7 @@ class ArraySource:
 
     def stamp(self) -> str:
         files = [self._description["path"], self._description["labels"]]
-        return stamp_files((Path(file).name, Path(file)) for file in files if file is not None)
+        return stamp_files((Path(file).name, file) for file in files if file is not None)
 
     def notes(self) -> list[str]:
         turned = f"Images of [height, width, channels] are read as {list(self.example_shape)}, channels first."

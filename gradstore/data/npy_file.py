@@ -5,6 +5,7 @@ Source: NumPy Enhancement Proposal 1, and `numpy.lib.format`.
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,35 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
+from gradstore.data.remote import RemoteFile
 from gradstore.data.row_file import RowFile
 from gradstore.data.spool import Packed, Stream
 from gradstore.errors import CorruptExampleError, SourceError
 
+_HEADER_BYTES = 1 << 16  # NumPy pads to 64 bytes; a header of fields may be longer, and is refused
 _READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def npy_rows(file: Path | Packed, start: int = 0) -> RowFile:
+def npy_rows(file: Path | Packed | RemoteFile, start: int = 0) -> RowFile:
     """The array whose `.npy` header stands at byte `start` of `file`.
 
     Raises:
         SourceError: not such an array, or one without plain rows (objects, fields, Fortran order, a single value).
         CorruptExampleError: the file ends before the array does.
     """
-    plain = file.unpacked() if isinstance(file, Packed) else file
-    with plain.open("rb") as stream:
+    with _opened(file) as stream:
         stream.seek(start)
         shape, fortran, dtype = read_header(stream, str(file))
         offset = stream.tell()
     _require_plain_rows(str(file), shape, fortran, dtype)
     return RowFile(file, offset, shape, dtype)
+
+
+def _opened(file: Path | Packed | RemoteFile) -> Stream:
+    """Of a remote file its beginning, which holds the header."""
+    if isinstance(file, RemoteFile):
+        return io.BytesIO(file.read(0, _HEADER_BYTES))
+    return (file.unpacked() if isinstance(file, Packed) else file).open("rb")
 
 
 def read_header(stream: Stream, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -24,6 +24,7 @@ _COPY_BYTES = 1 << 20
 _EXAMPLES = ("x", "X", "images", "data", "inputs", "arr_0")
 _LABELS = ("y", "Y", "labels", "targets")
 _IDS = "ids"
+_NAMED = 5
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 
 
@@ -40,13 +41,15 @@ def open_npz(path: Path, labels: Path | None = None, *, verify: bool = True) -> 
         CorruptExampleError: the archive or a member is damaged.
     """
     archive = _opened(path, verify)
-    rows = archive.rows(_examples_member(archive))
+    member = _examples_member(archive)
+    rows = archive.rows(member)
     ids = _ids(archive, len(rows))
     source = ArraySource(
         rows,
         description=description_of("npz", path, labels),
         labels=_labels(archive, labels, len(rows)),
         ids=ids,
+        notes=_unused(archive, member, labels),
     )
     if verify and ids is not None:
         refuse_duplicate_ids(source)
@@ -105,6 +108,19 @@ def _examples_member(archive: _Archive) -> str:
         f"'{archive.path}' holds {found}; expected the examples in a member called {', '.join(_EXAMPLES)}, or a single "
         "array of two or more axes. Save the one to use: np.savez(path, x=images, y=labels)."
     )
+
+
+def _unused(archive: _Archive, examples: str, labels: Path | None) -> list[str]:
+    """A sentence about members that nothing reads: a misnamed `lables` shows here."""
+    read = {examples, _IDS, archive.first_of(_LABELS) if labels is None else None}
+    unused = [name for name in archive.members if name not in read]
+    if not unused:
+        return []
+    more = f" and {len(unused) - _NAMED} more" if len(unused) > _NAMED else ""
+    return [
+        f"Not used of '{archive.path.name}': {', '.join(unused[:_NAMED])}{more}. The examples are {examples}; labels "
+        f"would be one of {', '.join(_LABELS)}, and ids {_IDS}."
+    ]
 
 
 def _labels(archive: _Archive, file: Path | None, n_examples: int) -> Labels | None:

@@ -7,20 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from gradstore.data.arrays import open_npy
+from gradstore.data.bucket_source import FORMAT as IN_BUCKET
+from gradstore.data.bucket_source import BucketSource, open_remote_npy, reopen_bucket
 from gradstore.data.idx import open_idx
 from gradstore.data.idx_file import is_idx_name
 from gradstore.data.image_file import EXTENSIONS
 from gradstore.data.image_folder import open_image_folder, reopen_image_folder
 from gradstore.data.image_survey import OnCorrupt
+from gradstore.data.joined import FORMAT as JOINED
+from gradstore.data.joined import reopen_joined
 from gradstore.data.npz import open_npz
+from gradstore.data.remote import fetched, on_this_machine
 from gradstore.data.source import ExampleSource
 from gradstore.errors import SourceError, SourceNotFoundError
+from gradstore.store.place import Location, as_url, is_url
 
 
 def open_source(
-    path: Path | str,
+    path: Location,
     *,
-    labels: Path | str | None = None,
+    labels: Location | None = None,
     image_size: int | None = None,
     on_corrupt: OnCorrupt = "refuse",
     progress: Callable[[int], None] | None = None,
@@ -28,7 +34,7 @@ def open_source(
     """Open a data set: a `.npy` or `.npz` file, the images of an IDX pair, or a folder of images.
 
     Args:
-        path: the file or folder.
+        path: the file or folder; in a bucket, the URL of an object or of a prefix.
         labels: one label an example, for array files (`.npy`, `.txt`, `.csv`, IDX); a folder has its sub-folders.
         image_size: side in pixels to which the images of a folder are resized.
         on_corrupt: whether images that cannot be decoded are refused or left out.
@@ -39,7 +45,9 @@ def open_source(
         CorruptExampleError: a file is cut short or damaged.
         SourceError: the data cannot be used as they are; the message says what to do.
     """
-    path, labels = Path(path), None if labels is None else Path(labels)
+    if is_url(path):
+        return _open_url(as_url(path), labels, image_size=image_size, on_corrupt=on_corrupt, progress=progress)
+    path, labels = Path(path), None if labels is None else on_this_machine(labels)
     if not path.exists():
         raise SourceNotFoundError(f"no data at '{path}'. Give {_SUPPORTED}.")
     if path.is_dir():
@@ -57,6 +65,12 @@ def reopen(description: Mapping[str, Any]) -> ExampleSource:
         SourceNotFoundError: its files have gone.
         SourceError: they have changed, or the description is of a format that this version does not read.
     """
+    if description["format"] == JOINED:
+        return reopen_joined(description, reopen)
+    if description["format"] == IN_BUCKET:
+        return reopen_bucket(description, reopen)
+    if is_url(description["path"]):
+        return open_remote_npy(description["path"], description["labels"])
     path, form = Path(description["path"]), description["format"]
     labels = Path(description["labels"]) if description.get("labels") else None
     if not path.exists():
@@ -71,6 +85,12 @@ def reopen(description: Mapping[str, Any]) -> ExampleSource:
         case "images":
             return reopen_image_folder(description)
     raise SourceError(f"'{path}' was opened as {form!r}, which this version does not read. Update gradstore.")
+
+
+def _open_url(url: str, labels: Location | None, **options: Any) -> ExampleSource:
+    if url.endswith(".npy") and options["image_size"] is None:
+        return open_remote_npy(url, labels)
+    return BucketSource(open_source(fetched(url), labels=labels, **options), url, labels)
 
 
 _SUPPORTED = "a .npy or .npz file, an IDX file (train-images-idx3-ubyte, .gz or not), or a folder of images"

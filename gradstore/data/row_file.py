@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from gradstore.data.remote import RemoteFile
 from gradstore.data.source import Rows, as_indices, as_run
 from gradstore.data.spool import Packed
-from gradstore.errors import CorruptExampleError
+from gradstore.errors import CorruptExampleError, PlaceError
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class RowFile:
         CorruptExampleError: the file ends before its last row.
     """
 
-    file: Path | Packed
+    file: Path | Packed | RemoteFile
     offset: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def __post_init__(self) -> None:
-        found, expected = self._plain().stat().st_size, self.offset + math.prod(self.shape) * self.dtype.itemsize
+        found, expected = self._size(), self.offset + math.prod(self.shape) * self.dtype.itemsize
         if found < expected:
             raise CorruptExampleError(
                 f"'{self.file}' is cut short: it has {found:,} bytes and {self.dtype} {list(self.shape)} needs "
@@ -53,7 +54,11 @@ class RowFile:
         """
         run = as_run(index, len(self))
         try:
+            if isinstance(self.file, RemoteFile):
+                return self._fetched(self.file, as_indices(index, len(self)))
             return self._scattered(as_indices(index, len(self))) if run is None else self._consecutive(run)
+        except PlaceError:
+            raise
         except (OSError, ValueError) as error:
             raise CorruptExampleError(
                 f"'{self.file}' can no longer be read ({error}). It was changed or removed after it was opened: "
@@ -78,5 +83,19 @@ class RowFile:
                     raise OSError(f"row {number} is cut short")
         return rows
 
+    def _fetched(self, file: RemoteFile, numbers: Int[np.ndarray, " row"]) -> Shaped[np.ndarray, "row ..."]:
+        """Rows side by side as one range, and several ranges at once."""
+        ascending, places = np.unique(numbers, return_inverse=True)
+        runs = np.split(ascending, np.flatnonzero(np.diff(ascending) > 1) + 1) if ascending.size else []
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
+        spans = [(self.offset + int(r[0]) * row_bytes, self.offset + (int(r[-1]) + 1) * row_bytes) for r in runs]
+        data = b"".join(file.ranges(spans)) if spans else b""
+        rows = np.frombuffer(data, self.dtype).reshape(len(ascending), *self.shape[1:])
+        return np.asarray(rows[places])
+
+    def _size(self) -> int:
+        return self.file.n_bytes if isinstance(self.file, RemoteFile) else self._plain().stat().st_size
+
     def _plain(self) -> Path:
+        assert not isinstance(self.file, RemoteFile)
         return self.file.unpacked() if isinstance(self.file, Packed) else self.file

@@ -40,7 +40,7 @@ from gradstore.gradients.rules import NoRuleError
 from gradstore.gradients.rules.apply import Completion
 from gradstore.gradients.sink import GradientSink, Group, sum_of
 from gradstore.sketch import CountSketch
-from gradstore.task import Batch, Task, tracked_parameters
+from gradstore.task import Batch, Predicting, Task, tracked_parameters
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Gradients:
     """By name of the set, in the order asked for."""
     losses: Float[Tensor, " example"]
     latents: Float[Tensor, "example d_latent"]
+    predictions: Float[Tensor, "example n_classes"] | None = None
+    """float32 log-probabilities; None where the task has no `predict`"""
 
 
 class GradientEngine:
@@ -122,15 +124,22 @@ class GradientEngine:
         return CountSketch(shapes, d_sketch, self.seed, stream=stream, device=device, dtype=self.dtype)
 
     def run(self, batch: Batch) -> Gradients:
-        """Sketches, exact squared norms, losses and latents of a batch (on the model's device)."""
+        """Sketches, exact squared norms, losses, latents and predictions of a batch (on the model's device)."""
         losses, sink = self._collect_anyhow(batch)
         sets = {name: self._of_set(name, sink) for name in self.layers}
-        return Gradients(sets, losses, self.latents(batch))
+        return Gradients(sets, losses, self.latents(batch), self.predictions(batch))
 
     def latents(self, batch: Batch) -> Float[Tensor, "example d_latent"]:
         """The task's latents, each as one row."""
         with torch.no_grad(), plain_evaluation():
             return self.task.latent(self.model, batch).flatten(1)
+
+    def predictions(self, batch: Batch) -> Float[Tensor, "example n_classes"] | None:
+        """Log-probability of each class, float32; None where the task has no `predict`."""
+        if not isinstance(self.task, Predicting):
+            return None
+        with torch.no_grad(), plain_evaluation():
+            return self.task.predict(self.model, batch).float().log_softmax(dim=1)
 
     def collect(self, batch: Batch, coverage: Coverage | None = None) -> tuple[Float[Tensor, " example"], GradientSink]:
         """Losses, and the sink holding norms per parameter and the sketches; `coverage`: other routes than planned."""

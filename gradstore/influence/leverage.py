@@ -22,6 +22,7 @@ from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
 from gradstore.influence.whitening import DAMPING, Blocks, whitened_sq_norms
+from gradstore.search.rows import precise_sketches
 from gradstore.sketch.counter import hash_words, key_of
 
 JOINT_WIDTH = 6144
@@ -71,7 +72,7 @@ def leverage(store: SketchRows, *, damping: float = DAMPING) -> Float64[np.ndarr
     """
     total = np.zeros(store.n_examples)
     for checkpoint in range(store.n_checkpoints):
-        total += whitened_sq_norms(_scaled_to_mean_one(store, checkpoint), store.n_examples, store.d_sketch, damping)
+        total += whitened_sq_norms(scaled_to_mean_one(store, checkpoint), store.n_examples, store.d_sketch, damping)
     return total
 
 
@@ -83,7 +84,7 @@ def unit_leverage(store: SketchRows, *, damping: float = DAMPING) -> Float64[np.
     """
     total = np.zeros(store.n_examples)
     for checkpoint in range(store.n_checkpoints):
-        total += whitened_sq_norms(_directions(store, checkpoint), store.n_examples, store.d_sketch, damping)
+        total += whitened_sq_norms(directions(store, checkpoint), store.n_examples, store.d_sketch, damping)
     return total
 
 
@@ -113,7 +114,7 @@ def to_length_one(rows: Float32[np.ndarray, "row width"]) -> Float32[np.ndarray,
     return rows
 
 
-def _scaled_to_mean_one(store: SketchRows, checkpoint: int) -> Blocks:
+def scaled_to_mean_one(store: SketchRows, checkpoint: int) -> Blocks:
     """Sketches of one checkpoint times exact norm over mean norm."""
     scale = _relative_norms(store, checkpoint)
 
@@ -124,7 +125,7 @@ def _scaled_to_mean_one(store: SketchRows, checkpoint: int) -> Blocks:
     return blocks
 
 
-def _directions(store: SketchRows, checkpoint: int) -> Blocks:
+def directions(store: SketchRows, checkpoint: int) -> Blocks:
     """Sketches of one checkpoint divided by their own length."""
 
     def blocks() -> Iterator[Float32[np.ndarray, "row width"]]:
@@ -166,7 +167,7 @@ def _add_folded(
 
 
 def _unit_rows(store: SketchRows, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_sketch"]:
-    return store.unit_sketches(checkpoint, start, stop).astype(np.float32)
+    return precise_sketches(store, checkpoint, start, stop)
 
 
 def _relative_norms(store: SketchRows, checkpoint: int) -> Float32[np.ndarray, " example"]:

@@ -129,6 +129,7 @@ def _natural(path: Path) -> list[str | int]:
 def _learning_rate(path: Path, given: float | None) -> float:
     rate = recorded_learning_rate(path) if given is None else given
     if rate is None:
+        read_weights(path)  # without weights it is no checkpoint, and that is what to say
         raise CheckpointError(
             f"{path} does not say which learning rate was in force. Expected a key learning_rate or lr, or an "
             "optimizer's state. Pass --learning-rate."

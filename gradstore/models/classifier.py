@@ -46,6 +46,10 @@ class Classifier(Task):
             )
         return functional.cross_entropy(model(batch.inputs), batch.labels, reduction="none")
 
+    def predict(self, model: nn.Module, batch: Batch) -> Float[Tensor, "example n_classes"]:
+        logits: Tensor = model(batch.inputs)
+        return logits
+
     def latent(self, model: nn.Module, batch: Batch) -> Float[Tensor, "example d_latent"]:
         classifier = cast(ClassifierModel, model)
         features: Tensor = classifier.encoder(classifier.scaling(batch.inputs))

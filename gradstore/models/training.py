@@ -27,6 +27,7 @@ from gradstore.models.registry import task_settings
 from gradstore.models.schedule import Schedule
 from gradstore.models.trainer import Trainer
 from gradstore.store.files import make_folder, write_atomically
+from gradstore.store.sealed import sealed
 from gradstore.task import Task
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def train(
     _claim(folder, {"task": task_settings(task), "data": summary.content_hash, **asdict(settings)})
     paths = {step: folder / f"checkpoint-{step:07d}.safetensors" for step in schedule.checkpoint_steps}
     if not all(path.is_file() for path in paths.values()):
-        with _reproducible(settings):
+        with reproducible(settings):
             trainer = Trainer(task, source, summary, settings)
             _run(trainer, schedule, source, paths, folder / _STATE, progress)
     (folder / _STATE).unlink(missing_ok=True)
@@ -160,10 +161,10 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """
     file, wanted = folder / _IDENTITY, json.loads(json.dumps(identity))
     if not file.is_file() or not _has_progress(folder):
-        write_atomically(file, json.dumps(wanted, indent=2, sort_keys=True).encode())
+        write_atomically(file, sealed(wanted).encode())
         return
     found = json.loads(file.read_bytes())
-    differing = [key for key in sorted({*found, *wanted}) if found.get(key) != wanted.get(key)]
+    differing = [key for key in sorted(({*found} - {"sha256"}) | {*wanted}) if found.get(key) != wanted.get(key)]
     if differing:
         pairs = "; ".join(f"{key}: {found.get(key)} there, {wanted.get(key)} asked for" for key in differing)
         raise StoreMismatchError(
@@ -177,7 +178,7 @@ def _has_progress(folder: Path) -> bool:
 
 
 @contextmanager
-def _reproducible(settings: TrainingSettings) -> Iterator[None]:
+def reproducible(settings: TrainingSettings) -> Iterator[None]:
     """The caller's random state and number of threads come back afterwards."""
     threads, device = torch.get_num_threads(), torch.device(settings.device)
     devices = [device] if device.type == "cuda" else []

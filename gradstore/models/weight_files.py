@@ -11,7 +11,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.suffix == ".safetensors":
         with _opened(path) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+            return _some({name: file.get_tensor(name) for name in file.keys()}, [], path)  # noqa: SIM118 (no iterator)
     return _state(_unpickled(path), path)
 
 
@@ -104,9 +104,14 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 def _state(record: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     nested = [record[key] for key in _STATE_KEYS if isinstance(record.get(key), Mapping)]
     state = {name: value for name, value in (nested or [record])[0].items() if isinstance(value, Tensor)}
+    return _some(state, list(record), path)
+
+
+def _some(state: dict[str, Tensor], keys: Sequence[str], path: Path) -> dict[str, Tensor]:
+    """The tensors; CheckpointError where there are none."""
     if not state:
         raise CheckpointError(
-            f"{path} holds no tensors under {', '.join(map(repr, list(record)[:6])) or 'any key'}. "
+            f"{path} holds no tensors under {', '.join(map(repr, keys[:6])) or 'any key'}. "
             f"Expected a state_dict, bare or under one of {', '.join(_STATE_KEYS)}. {_HOW_TO_SAVE}"
         )
     return state

@@ -1,7 +1,7 @@
 """Signals are kept in the store (`signals.parquet`), for computing them reads every row.
 
-The file names the content it was computed from; when any row has changed, it is not used, and neither is a damaged
-one. Every set of parameters has a file of its own: `signals-1.parquet` is the second's.
+The file names the content it was computed from; when any row has changed, or others are forgotten, it is not used, and
+neither is a damaged one. Every set of parameters has a file of its own: `signals-1.parquet` is the second's.
 """
 
 from __future__ import annotations
@@ -16,17 +16,23 @@ from numpy.typing import NDArray
 
 import gradstore
 from gradstore.ranking.rank import COMBINED, signal_names
-from gradstore.ranking.signals import compute_signals, rows_to_read, signals_of
+from gradstore.ranking.signals import ALL_SIGNALS, compute_signals, rows_to_read
 from gradstore.store import Store
-from gradstore.store.files import replacing, write_errors
+from gradstore.store.files import make_folder, replacing, write_errors
+from gradstore.store.kept import KeptRows
+from gradstore.store.sealed_table import write_sealed_table
 
 
 def cached_signals(
-    store: Store, names: Sequence[str] | None, by: str = COMBINED, progress: Callable[[int, int], None] | None = None
+    store: Store | KeptRows,
+    names: Sequence[str] | None,
+    by: str = COMBINED,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """[N] values of the named signals (all by default) and of those that `by` needs, computed where missing.
 
     Args:
+        store: or, where something is forgotten, what is left of it (`kept_rows`).
         progress: called with the rows read so far and in all, when there is something to compute.
 
     Raises:
@@ -39,8 +45,10 @@ def cached_signals(
     known = _read(store, wanted)
     missing = [name for name in wanted if name not in known]
     if missing:
-        known |= compute_signals(store, missing, advance=_sum_for(progress, rows_to_read(store, missing)))
-        _write(store, _read(store, signals_of(store)) | known)
+        known = _read(store, list(ALL_SIGNALS))
+        advance = _sum_for(progress, rows_to_read(store, missing, list(known)))
+        known |= compute_signals(store, missing, advance=advance, known=known)
+        _write(store, known)
     return {name: known[name] for name in wanted}
 
 
@@ -57,15 +65,15 @@ def _sum_for(progress: Callable[[int, int], None] | None, total: int) -> Callabl
     return advance
 
 
-def _file(store: Store) -> Path:
-    return store.path / f"signals{store.set_suffix}.parquet"
+def _file(store: Store | KeptRows) -> Path:
+    return store.folder / f"signals{store.set_suffix}.parquet"
 
 
-def _key(store: Store) -> bytes:
+def _key(store: Store | KeptRows) -> bytes:
     return f"{store.content_fingerprint()} gradstore {gradstore.__version__}".encode()
 
 
-def _read(store: Store, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+def _read(store: Store | KeptRows, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     path = _file(store)
     if not path.is_file():
         return {}
@@ -80,9 +88,10 @@ def _read(store: Store, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
     return {name: table.column(name).to_numpy() for name in known}
 
 
-def _write(store: Store, values: dict[str, NDArray[np.float64]]) -> None:
+def _write(store: Store | KeptRows, values: dict[str, NDArray[np.float64]]) -> None:
     path = _file(store)
     table = pa.table({name: pa.array(column) for name, column in values.items()})
     table = table.replace_schema_metadata({"computed_from": _key(store)})
-    with write_errors(path), replacing(path) as temp:
-        pq.write_table(table, temp, write_page_checksum=True)
+    make_folder(path.parent)  # of a store in a bucket it is one of the cache
+    with write_errors(path), replacing(path) as temp, temp.open("w+b") as stream:
+        write_sealed_table(table, stream)

@@ -45,10 +45,14 @@ class Histogram:
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
     n_examples: int
+    cut: Tick | None = None
+    """a line: about so many examples score higher"""
 
 
-def histogram(scores: Shaped[np.ndarray, " example"], tail_from: float | None) -> Histogram:
-    """Bars over the finite scores; those that reach `tail_from` are marked."""
+def histogram(
+    scores: Shaped[np.ndarray, " example"], tail_from: float | None, cut: float | None = None, cut_text: str = ""
+) -> Histogram:
+    """Bars over the finite scores; those that reach `tail_from` are marked, and a line stands at `cut`."""
     finite = np.asarray(scores, dtype=np.float64)[np.isfinite(scores)]
     counts, edges = np.histogram(finite, bins=_BINS)
     top = np.log10(1.0 + max(int(counts.max()), 1))
@@ -57,6 +61,7 @@ def histogram(scores: Shaped[np.ndarray, " example"], tail_from: float | None) -
         x_ticks=[Tick(_x(value, edges), f"{value:.6g}") for value in _round_numbers(edges[0], edges[-1])],
         y_ticks=[Tick(_y(count, top), f"{count:,}") for count in _powers_of_ten(int(counts.max()))],
         n_examples=len(finite),
+        cut=None if cut is None else Tick(_x(cut, edges), cut_text),
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from gradstore.ranking.combine import percent_text
+from gradstore.ranking.cutoff import CutOff
 from gradstore.report import histogram
 from gradstore.report.drawing import Drawing, Example, draw, draw_small
 from gradstore.report.templates import template
@@ -35,6 +36,8 @@ class Card:
     neighbours: Sequence[Example] = ()
     """pictures of its nearest neighbours, nearest first"""
     path: str | None = None
+    kind: str | None = None
+    """what may be wrong with it, in a word; None where nothing is suspected"""
 
 
 def render_page(
@@ -44,6 +47,7 @@ def render_page(
     suspicious: Sequence[Card],
     ordinary: Sequence[Card],
     scores: Shaped[np.ndarray, " example"],
+    cut_off: CutOff | None = None,
 ) -> str:
     """The page as HTML text; write it as UTF-8.
 
@@ -53,6 +57,7 @@ def render_page(
         suspicious: the most suspicious examples, rank 1 first.
         ordinary: the least suspicious ones.
         scores: [N], every example's score; NaN and infinity are left out of the plot.
+        cut_off: how many examples seem bad: a line in the plot, and a sentence.
     """
     tail_from = min((card.score for card in suspicious), default=None)
     return template("ranking.html.j2").render(
@@ -60,9 +65,18 @@ def render_page(
         facts=facts,
         suspicious=[_view(card) for card in suspicious],
         ordinary=[_view(card) for card in ordinary],
-        plot=histogram.histogram(scores, tail_from),
+        plot=_plot(scores, tail_from, cut_off),
+        cut_off=cut_off,
         frame=histogram,
     )
+
+
+def _plot(
+    scores: Shaped[np.ndarray, " example"], tail_from: float | None, cut_off: CutOff | None
+) -> histogram.Histogram:
+    if cut_off is None or cut_off.score is None:
+        return histogram.histogram(scores, tail_from)
+    return histogram.histogram(scores, tail_from, cut_off.score, f"about {cut_off.n:,} seem bad")
 
 
 @dataclass(frozen=True)

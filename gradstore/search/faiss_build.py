@@ -61,7 +61,7 @@ def build_faiss(
             index.train(vectors.rows_at(rows, norms, _sample(norms, n_training)))
         kind.add_all(faiss, index, vectors.blocks(rows, norms), rows.n_examples)
     except (MemoryError, RuntimeError) as error:
-        raise IndexFileError(f"FAISS could not build the {kind.name} index of {rows.path}: {error}") from error
+        raise IndexFileError(f"FAISS could not build the {kind.name} index of {rows.location}: {error}") from error
     return index
 
 
@@ -70,8 +70,8 @@ def _training_rows(kind: Kind, rows: StoredRows, width: int, memory: int) -> int
     need = needed(kind, rows, width)
     if need.building > memory:
         raise QueryError(
-            f"The {kind.name} index of {rows.path} ({rows.n_examples} examples x {width}) takes {_gb(need.finished)}, "
-            f"and {_gb(need.building)} while it is built; {_gb(memory)} were allowed. "
+            f"The {kind.name} index of {rows.location} ({rows.n_examples} examples x {width}) takes "
+            f"{_gb(need.finished)}, and {_gb(need.building)} while it is built; {_gb(memory)} were allowed. "
             f"Allow more (--memory {_gb(need.building * 1.05).replace(' ', '')}){_smaller(kind, rows, memory)}."
         )
     left = memory - _before_training(rows, need.finished)

@@ -22,11 +22,11 @@ from jaxtyping import Float32, Int64
 
 from gradstore.errors import IndexFileError, QueryError
 from gradstore.search.checks import check_k_within, check_queries
-from gradstore.search.exact import exact_search
+from gradstore.search.exact import ExactOptions, exact_search
 from gradstore.search.faiss_build import DEFAULT_MEMORY, build_faiss
 from gradstore.search.faiss_gpu import MOST_NEIGHBOURS, on_gpu
 from gradstore.search.faiss_kinds import KINDS, Kind, import_faiss
-from gradstore.search.filters import Exclude, excluded_lists
+from gradstore.search.filters import Exclude, Filter, excluded_lists
 from gradstore.search.index import IndexCard, build_again, card_path, file_hash, replace_file
 from gradstore.search.neighbours import Neighbours
 from gradstore.search.recall import Recall, tune_and_measure
@@ -90,14 +90,22 @@ class FaissIndex:
         largest: bool = True,
         normalise: Normalise | None = None,
         exclude: Exclude | None = None,
+        filter: Filter | None = None,
     ) -> Neighbours:
+        """See `Index.search`.
+
+        Args:
+            filter: the rows that may be found, where these are most: as many more candidates are looked at as it takes.
+        """
         reading = self._reading(normalise)
         check_queries(self._rows, queries)
         excluded = excluded_lists(exclude, len(queries))
-        self._check_k(k, excluded)
-        depth = self._depth(k)
+        exact: ExactOptions = {"normalise": reading, "filter": filter, "exclude": _as_lists(excluded)}
+        n_allowed = self._rows.n_examples if filter is None else int(filter.allowed.sum())
+        self._check_k(k, n_allowed, excluded, filter)
+        depth = self._depth(k, n_allowed)
         if depth is None or len(queries) == 0:
-            return exact_search(self._rows, queries, k, largest=largest, normalise=reading, exclude=_as_lists(excluded))
+            return exact_search(self._rows, queries, k, largest=largest, **exact)
         found, complete = rerank(
             self._scattered,
             queries,
@@ -108,21 +116,23 @@ class FaissIndex:
             largest=largest,
             normalise=reading,
             excluded=excluded,
+            filter=filter,
         )
         lost = np.flatnonzero(~complete | ~queries.norms.any(axis=0))
-        return self._searched_exactly(found, lost, queries, largest, reading, excluded) if lost.size else found
+        exact["exclude"] = _as_lists([excluded[query] for query in lost])
+        return self._searched_exactly(found, lost, queries, largest, exact) if lost.size else found
 
     def _candidates(self, queries: QuerySketches, depth: int, *, largest: bool) -> Int64[np.ndarray, "query candidate"]:
         vectors = self._vectors.queries(queries)
         _, indices = self._index.search(vectors if largest else -vectors, depth)
         return np.asarray(indices)
 
-    def _depth(self, k: int) -> int | None:
+    def _depth(self, k: int, n_allowed: int) -> int | None:
         """How many candidates to score again; None where the exact search is as cheap, or FAISS cannot give so many.
 
         It depends on nothing else, so that a query gets the same answer alone and in any batch.
         """
-        depth = self.kind.depth(k, self.effort)
+        depth = -(-self.kind.depth(k, self.effort) * self._rows.n_examples // n_allowed)
         if self.is_on_gpu:
             depth = max(min(depth, MOST_NEIGHBOURS), k)
         if 2 * depth > self._rows.n_examples or (self.is_on_gpu and depth > MOST_NEIGHBOURS):
@@ -135,27 +145,31 @@ class FaissIndex:
         lost: Int64[np.ndarray, " lost"],
         queries: QuerySketches,
         largest: bool,
-        reading: Normalise,
-        excluded: list[Int64[np.ndarray, " row"]],
+        options: ExactOptions,
     ) -> Neighbours:
         """`found` with these queries answered exactly."""
         asked = QuerySketches(queries.unit[:, lost], queries.norms[:, lost])
-        hidden = _as_lists([excluded[query] for query in lost])
         k = found.indices.shape[1]
-        exact = exact_search(self._rows, asked, k, largest=largest, normalise=reading, exclude=hidden)
+        exact = exact_search(self._rows, asked, k, largest=largest, **options)
         found.indices[lost], found.scores[lost] = exact.indices, exact.scores
         return found
 
-    def _check_k(self, k: int, excluded: list[Int64[np.ndarray, " row"]]) -> None:
-        n, hidden = self._rows.n_examples, max(map(len, excluded), default=0)
-        check_k_within(k, n - hidden, f"the store's {n - hidden} {'other ' if hidden else ''}examples")
+    def _check_k(
+        self, k: int, n_allowed: int, excluded: list[Int64[np.ndarray, " row"]], filter: Filter | None
+    ) -> None:
+        allowed = (rows if filter is None else rows[filter.allowed[rows]] for rows in excluded)
+        hidden = max(map(len, allowed), default=0)
+        left, other = n_allowed - hidden, "other " if hidden else ""
+        whole = f"the store's {left} {other}examples"
+        what = whole if filter is None else f"the {left} {other}examples that {filter.what} leaves"
+        check_k_within(k, left, what)
 
     def _reading(self, normalise: Normalise | None) -> Normalise:
         reading = self.normalise if normalise is None else normalise
         if stored_form(reading) != stored_form(self.normalise):
             raise QueryError(
-                f"This {self.kind.name} index of {self._rows.path} was built for normalise={self.normalise}; it cannot "
-                f"answer normalise={reading}. {build_again(self._rows, self.kind.name, reading)}"
+                f"This {self.kind.name} index of {self._rows.location} was built for normalise={self.normalise}; it "
+                f"cannot answer normalise={reading}. {build_again(self._rows, self.kind.name, reading)}"
             )
         return reading
 

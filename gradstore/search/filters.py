@@ -11,6 +11,8 @@ are none in this sense. A row without any gradient is nobody's copy.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,6 +94,16 @@ class Filter:
         wanted = [known[str(label)] for label in labels]
         return cls(np.isin(classes, wanted), f"the label {' or '.join(map(str, labels)) or '(none named)'}")
 
+    @classmethod
+    def kept(cls, store: StoreReader) -> Filter | None:
+        """All but the forgotten examples; None where nothing is forgotten.
+
+        Raises:
+            StoreCorruptError: the list of what is forgotten is damaged.
+        """
+        forgotten = store.forgotten()
+        return None if forgotten is None else cls(~forgotten, "the list of forgotten examples")
+
     def __and__(self, other: Filter) -> Filter:
         return Filter(self.allowed & other.allowed, f"{self.what} and {other.what}")
 
@@ -100,6 +112,12 @@ class Filter:
 
     def __invert__(self) -> Filter:
         return Filter(~self.allowed, f"all but {self.what}")
+
+
+def all_of(*filters: Filter | None) -> Filter | None:
+    """What all of these let through; None where there is none."""
+    given = [filter for filter in filters if filter is not None]
+    return functools.reduce(operator.and_, given) if given else None
 
 
 def exact_duplicates(rows: SketchRows, queries: QuerySketches) -> list[Int64[np.ndarray, " row"]]:

@@ -7,7 +7,8 @@
 
 Space is `latent` or `gradient`, with the store's suffix for another set of parameters. One shard is one unit of work
 and one file, so units run anywhere, in any order and more than once. A graph of other rows than the store now holds
-is stale: it is refused when read, and made anew when built.
+is stale: it is refused when read, and made anew when built. It is of all examples, forgotten or not, and who reads it
+sees none of the forgotten: forgetting and remembering cost no new graph.
 """
 
 from __future__ import annotations
@@ -21,13 +22,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Bool, Float32, Int, Int64
 
-from gradstore.errors import IndexFileError, IndexMismatchError, IndexNotFoundError, UnknownExampleError
+from gradstore.errors import (
+    IndexFileError,
+    IndexMismatchError,
+    IndexNotFoundError,
+    StoreCorruptError,
+    UnknownExampleError,
+)
 from gradstore.search.space import Metric, Space, SpaceName
 from gradstore.store.commits import FileHash
 from gradstore.store.files import replacing, write_atomically, write_errors
-from gradstore.store.manifest import json_text
+from gradstore.store.sealed import json_text, require_sealed, sealed
 from gradstore.store.store import Store
 
 _VERSION = 1
@@ -87,7 +94,7 @@ class GraphFiles:
 
     def __init__(self, store: Store, space: SpaceName) -> None:
         suffix = store.set_suffix if space == "gradient" else ""
-        self.store, self.folder = store, store.path / "graph" / f"{space}{suffix}"
+        self.store, self.folder = store, store.folder / "graph" / f"{space}{suffix}"
 
     @property
     def cells(self) -> Path:
@@ -96,15 +103,15 @@ class GraphFiles:
     def plan(self) -> GraphPlan | None:
         """What was begun here, by this version; None where nothing was."""
         try:
-            return GraphPlan.from_json(json.loads((self.folder / "plan.json").read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return GraphPlan.from_json(_sealed_document(self.folder / "plan.json"))
+        except (FileNotFoundError, StoreCorruptError, ValueError, TypeError, KeyError):
             return None
 
     def card(self, plan: GraphPlan) -> GraphCard | None:
         """The card of the finished graph of this plan; None where it is not finished."""
         try:
-            card = GraphCard(**json.loads((self.folder / "card.json").read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            card = GraphCard(**_sealed_document(self.folder / "card.json"))
+        except (FileNotFoundError, StoreCorruptError, ValueError, TypeError):
             return None
         return card if card.plan == plan.digest() and not any(self.pending(plan)) else None
 
@@ -113,11 +120,11 @@ class GraphFiles:
         with write_errors(self.folder):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
-        write_atomically(self.folder / "plan.json", json_text(plan.to_json()).encode())
+        write_atomically(self.folder / "plan.json", sealed(plan.to_json()).encode())
 
     def finish(self, card: GraphCard) -> None:
         """Write the card; the cells are needed no more."""
-        write_atomically(self.folder / "card.json", json_text(asdict(card)).encode())
+        write_atomically(self.folder / "card.json", sealed(asdict(card)).encode())
         shutil.rmtree(self.cells, ignore_errors=True)
 
     def pending(self, plan: GraphPlan) -> Iterator[int]:
@@ -127,9 +134,9 @@ class GraphFiles:
     def is_done(self, plan: GraphPlan, shard: int) -> bool:
         record, file = self._record(shard), self.rows_file(shard)
         try:
-            found = json.loads(record.read_text(encoding="utf-8"))
-            return bool(found["plan"] == plan.digest() and file.stat().st_size == found["bytes"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            found = _sealed_document(record)
+            return bool(found["plan"] == plan.digest() and file.stat().st_size == found["file"]["bytes"])
+        except (FileNotFoundError, StoreCorruptError, ValueError, KeyError, TypeError):
             return False
 
     def write(
@@ -145,8 +152,9 @@ class GraphFiles:
         file = self.rows_file(shard)
         with write_errors(file), replacing(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, rows)
-        record = {"plan": plan.digest(), "rows": list(indices.shape), **asdict(FileHash.read(file))}
-        write_atomically(self._record(shard), json_text(record).encode())
+        held = {"name": file.name, **asdict(FileHash.read(file))}
+        record = sealed({"plan": plan.digest(), "rows": list(indices.shape), "file": held})
+        write_atomically(self._record(shard), record.encode())
 
     def rows_file(self, shard: int) -> Path:
         return self.folder / f"rows.{shard}.npy"
@@ -169,10 +177,10 @@ class KnnGraph:
             IndexNotFoundError: it was not built, or not to the end.
             IndexMismatchError: it was built from other rows than the store now holds.
         """
-        files, command = GraphFiles(store, space), f"gradstore graph {store.path} --space {space}"
+        files, command = GraphFiles(store, space), f"gradstore graph {store.location} --space {space}"
         plan = files.plan()
         if plan is None:
-            raise IndexNotFoundError(f"'{store.path}' has no graph of its {space}s. Run: {command}")
+            raise IndexNotFoundError(f"'{store.location}' has no graph of its {space}s. Run: {command}")
         if plan.fingerprint != (now := fingerprint_of(store, space)):
             raise IndexMismatchError(
                 f"The graph at {files.folder} was built from other rows (fingerprint {plan.fingerprint[:12]}) than the "
@@ -209,9 +217,11 @@ class KnnGraph:
         return self.rows_at(np.arange(start, stop))
 
     def rows_at(
-        self, indices: Sequence[int] | Int[np.ndarray, " row"]
+        self, indices: Sequence[int] | Int[np.ndarray, " row"], *, with_forgotten: bool = False
     ) -> tuple[Int64[np.ndarray, "row k"], Float32[np.ndarray, "row k"]]:
         """The same of scattered examples, in their order.
+
+        Forgotten neighbours are left out: in their place -1, at an infinite distance, fills up the end of the row.
 
         Raises:
             UnknownExampleError: a row that is not there.
@@ -227,7 +237,8 @@ class KnnGraph:
             mine = np.flatnonzero(shards == shard)
             rows = self._mapped(int(shard))[places[mine]]
             neighbours[mine], distances[mine] = rows["index"], rows["distance"]
-        return neighbours, distances
+        forgotten = None if with_forgotten else self._files.store.forgotten()
+        return (neighbours, distances) if forgotten is None else _without(forgotten, neighbours, distances)
 
     def _mapped(self, shard: int) -> np.ndarray[Any, Any]:
         file = self._files.rows_file(shard)
@@ -238,6 +249,23 @@ class KnnGraph:
                 f"{file} cannot be read ({error}). Delete it and run gradstore graph again."
             ) from error
         return found
+
+
+def _sealed_document(file: Path) -> dict[str, Any]:
+    return require_sealed(file.read_text(encoding="utf-8"), file.name)
+
+
+def _without(
+    forgotten: Bool[np.ndarray, " example"],
+    neighbours: Int64[np.ndarray, "row k"],
+    distances: Float32[np.ndarray, "row k"],
+) -> tuple[Int64[np.ndarray, "row k"], Float32[np.ndarray, "row k"]]:
+    """The others move up; -1 and infinity fill the end."""
+    gone = forgotten[neighbours]
+    order = np.argsort(gone, axis=1, kind="stable")
+    gone = np.take_along_axis(gone, order, axis=1)
+    kept = np.take_along_axis(neighbours, order, axis=1), np.take_along_axis(distances, order, axis=1)
+    return np.where(gone, -1, kept[0]), np.where(gone, np.float32(np.inf), kept[1])
 
 
 def space_of(store: Store, plan: GraphPlan) -> Space:

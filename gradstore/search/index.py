@@ -8,19 +8,19 @@ once. Its size is looked at first.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from gradstore.errors import IndexFileError, IndexMismatchError, IndexNotFoundError
+from gradstore.errors import IndexFileError, IndexMismatchError, IndexNotFoundError, StoreCorruptError
 from gradstore.search.neighbours import Neighbours
 from gradstore.search.rows import QuerySketches, StoredRows
 from gradstore.search.weights import Normalise
+from gradstore.store.sealed import require_sealed, sealed
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Index(Protocol):
@@ -94,8 +94,10 @@ class IndexCard:
         )
 
     def write(self, path: Path) -> None:
-        """Write the card of the index at `path`, atomically."""
-        text = json.dumps(asdict(self), indent=1)
+        """Write the card of the index at `path`, atomically; it carries its own hash, and that of the index."""
+        fields = asdict(self)
+        held = {"name": path.name, "bytes": fields.pop("n_bytes"), "sha256": fields.pop("sha256")}
+        text = sealed({**fields, "file": held if self.sha256 else None})
         replace_file(card_path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     @classmethod
@@ -110,7 +112,7 @@ class IndexCard:
         if card.fingerprint != rows.content_fingerprint():
             raise IndexMismatchError(
                 f"{path} was built from other rows ({card.n_examples} examples, fingerprint {card.fingerprint[:12]}) "
-                f"than {rows.path} now holds ({rows.n_examples} examples, fingerprint "
+                f"than {rows.location} now holds ({rows.n_examples} examples, fingerprint "
                 f"{rows.content_fingerprint()[:12]}). {build_again(rows, kind, card.normalise)}"
             )
         return card
@@ -118,15 +120,17 @@ class IndexCard:
     @classmethod
     def _parse(cls, path: Path, rows: StoredRows, kind: str) -> IndexCard:
         try:
-            fields: dict[str, Any] = json.loads(card_path(path).read_text(encoding="utf-8"))
-            return cls(**fields)
+            fields = require_sealed(card_path(path).read_text(encoding="utf-8"), card_path(path).name)
+            held = fields.pop("file") or {"bytes": 0, "sha256": ""}
+            return cls(**fields, n_bytes=held["bytes"], sha256=held["sha256"])
         except FileNotFoundError:
             raise IndexNotFoundError(
-                f"{rows.path} has no finished index at {path}. {build_again(rows, kind)}"
+                f"{rows.location} has no finished index at {path}. {build_again(rows, kind)}"
             ) from None
-        except (ValueError, TypeError) as error:
+        except (StoreCorruptError, ValueError, TypeError, KeyError) as error:
             raise IndexFileError(
-                f"{card_path(path)} is not an index card ({error}). {build_again(rows, kind)}"
+                f"{card_path(path)} is not an index card as this version writes it: it is damaged, or of an earlier "
+                f"version. {build_again(rows, kind)}"
             ) from error
 
     def check_file(self, path: Path, rows: StoredRows) -> None:
@@ -149,7 +153,7 @@ class IndexCard:
 def build_again(rows: StoredRows, kind: str, normalise: Normalise = "none") -> str:
     """What to do about an index that is not there or cannot be used."""
     of_kind = "" if kind == "exact" else f" --kind {kind}"
-    return f"Run: gradstore index {rows.path}{of_kind}{'' if normalise == 'none' else f' --normalise {normalise}'}"
+    return f"Run: gradstore index {rows.location}{of_kind}{'' if normalise == 'none' else f' --normalise {normalise}'}"
 
 
 def file_hash(path: Path) -> str:

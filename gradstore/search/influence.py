@@ -22,7 +22,7 @@ from gradstore.influence.whitening import DAMPING
 from gradstore.search.auto import Asked, Kind, choose
 from gradstore.search.exact import ExactOptions, exact_both_ends, exact_search
 from gradstore.search.faiss_index import FaissIndex
-from gradstore.search.filters import Filter, exact_duplicates
+from gradstore.search.filters import Filter, all_of, exact_duplicates
 from gradstore.search.neighbours import Neighbours
 from gradstore.search.precondition import Preconditioner
 from gradstore.search.question import Reduce
@@ -30,6 +30,7 @@ from gradstore.search.rows import QuerySketches
 from gradstore.search.searchable import Searchable
 from gradstore.search.weights import Normalise
 from gradstore.store import Store
+from gradstore.store.forgotten import fingerprint_of
 
 
 class SearchOptions(TypedDict, total=False):
@@ -98,8 +99,11 @@ class InfluenceSearch:
         if index is None:
             found = self._exactly(searchable, queries, k, ends, exclude, options)
         else:
-            sketches = queries.sketches
-            found = [index.search(sketches, k, largest=end, normalise=normalise, exclude=exclude) for end in ends]
+            sketches, kept = queries.sketches, Filter.kept(self._store)
+            found = [
+                index.search(sketches, k, largest=end, normalise=normalise, exclude=exclude, filter=kept)
+                for end in ends
+            ]
         return [replace(end, searched=choice, coverage=searchable.coverage) for end in found]
 
     def _exactly(
@@ -130,9 +134,11 @@ class InfluenceSearch:
         if not options.get("preconditioned"):
             return None
         damping = options.get("damping", DAMPING)
-        key = (self._store.content_fingerprint(), searchable.checkpoints, searchable.spans, damping)
+        forgotten, kept = self._store.forgotten(), Filter.kept(self._store)
+        without = None if forgotten is None else fingerprint_of(forgotten)
+        key = (self._store.content_fingerprint(), without, searchable.checkpoints, searchable.spans, damping)
         if self._fitted is None or self._fitted[0] != key:
-            self._fitted = (key, Preconditioner.fit(searchable, damping=damping))
+            self._fitted = (key, Preconditioner.fit(searchable, damping=damping, filter=kept))
         return self._fitted[1]
 
     @staticmethod
@@ -168,12 +174,11 @@ def needs_exact(searchable: Searchable, options: SearchOptions) -> str | None:
 
 
 def _filter(store: Store, options: SearchOptions) -> Filter | None:
-    """Those of the classes that are also among the ids."""
+    """Those of the classes that are also among the ids, and not forgotten."""
     labels, among = options.get("labels"), options.get("among")
-    filters = [] if labels is None else [Filter.of_labels(store, labels)]
-    if among is not None:
-        filters.append(among if isinstance(among, Filter) else Filter.of_ids(store, among))
-    return None if not filters else filters[0] if len(filters) == 1 else filters[0] & filters[1]
+    of_labels = None if labels is None else Filter.of_labels(store, labels)
+    of_ids = among if among is None or isinstance(among, Filter) else Filter.of_ids(store, among)
+    return all_of(of_labels, of_ids, Filter.kept(store))
 
 
 def _excluded(searchable: Searchable, queries: AskedQueries, options: SearchOptions) -> list[list[int]] | None:

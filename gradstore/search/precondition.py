@@ -18,6 +18,7 @@ square matrices of width d_sketch, one of them a checkpoint; 8 bytes an example 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy.linalg import cho_solve
 
 from gradstore.errors import ShapeError
 from gradstore.influence.whitening import DAMPING, damped_factor, solved_sq_norms
+from gradstore.search.filters import Filter
 from gradstore.search.rows import QuerySketches, SketchRows, all_norms, block_rows_within
 from gradstore.search.searchable import Searchable
 from gradstore.search.weights import inverse
@@ -39,13 +41,19 @@ class Preconditioner:
         rows: Searchable,
         factors: list[Float64[np.ndarray, "d_sketch d_sketch"] | None],
         mean_norms: Float64[np.ndarray, " checkpoint"],
+        filter: Filter | None = None,
     ) -> None:
-        self._rows, self._factors, self._mean_norms = rows, factors, mean_norms
+        self._rows, self._factors, self._mean_norms, self._filter = rows, factors, mean_norms, filter
         self._roots: Float64[np.ndarray, " example"] | None = None
 
     @classmethod
     def fit(
-        cls, rows: SketchRows, *, checkpoints: Sequence[int] | None = None, damping: float = DAMPING
+        cls,
+        rows: SketchRows,
+        *,
+        checkpoints: Sequence[int] | None = None,
+        damping: float = DAMPING,
+        filter: Filter | None = None,
     ) -> Preconditioner:
         """C_t of the rows that can be searched now, in one pass.
 
@@ -53,18 +61,24 @@ class Preconditioner:
             rows: a store.
             checkpoints: those that will be searched; all by default.
             damping: relative to the mean diagonal of C_t; 1e-3 suits detection (`gradstore.influence.whitening`).
+            filter: the rows whose mean C_t is; by default all.
 
         Raises:
             QueryError: negative damping; none, and gradients that do not span the sketch; an unknown checkpoint.
             StoreCorruptError: gradient norms that are not finite numbers.
         """
         searchable = Searchable.of(rows, checkpoints)
-        means = all_norms(searchable).sum(axis=1, dtype=np.float64) / searchable.coverage.n_searched
-        made = cls(searchable, [], means)
-        made._factors = [
+        norms, n_searched = all_norms(searchable), searchable.coverage.n_searched
+        n_rows = n_searched if filter is None else int((filter.allowed & searchable.done()).sum())
+        means = (norms if filter is None else norms[:, filter.allowed]).sum(axis=1, dtype=np.float64) / n_rows
+        made = cls(searchable, [], means, filter)
+        factors = [
             damped_factor(lambda t=t: made._relative(t), rows.d_sketch, damping)  # type: ignore[misc]
             for t in range(searchable.n_checkpoints)
         ]
+        # Rows that do not count come as zeros: they add nothing to the sum, and are taken out of the number here.
+        scale = math.sqrt(n_searched / n_rows)
+        made._factors = [None if factor is None else factor * scale for factor in factors]
         return made
 
     @property
@@ -92,7 +106,7 @@ class Preconditioner:
         return np.sqrt(np.maximum(squares, 0.0))
 
     def example_roots(self) -> Float64[np.ndarray, " example"]:
-        """r(x) = sqrt(sum_t eta_t g_t(x)^T M_t g_t(x)) of every example, computed once; 0 for rows not done."""
+        """r(x) = sqrt(sum_t eta_t g_t(x)^T M_t g_t(x)) of every example, computed once; 0 where rows do not count."""
         if self._roots is None:
             squares = np.zeros(self._rows.n_examples)
             for t, (eta, factor) in enumerate(zip(self._rows.learning_rates, self._factors, strict=True)):
@@ -121,11 +135,13 @@ class Preconditioner:
         return np.asarray(cho_solve((factor, True), raw.T).T / self._mean_norms[checkpoint] ** 2)
 
     def _relative(self, checkpoint: int) -> Iterator[Float32[np.ndarray, "row d_sketch"]]:
-        """Raw sketches divided by the checkpoint's mean norm; zero where there is no gradient."""
+        """Raw sketches divided by the checkpoint's mean norm; zero where there is no gradient or it does not count."""
         scale = self._rows.norms(checkpoint) * inverse(self._mean_norms[checkpoint : checkpoint + 1])
+        if self._filter is not None:
+            scale = np.where(self._filter.allowed, scale, 0.0)
         for start, stop in self._rows.blocks(self._block_rows()):
             factors = scale[start:stop, None].astype(np.float32)
-            units = self._rows.unit_sketches(checkpoint, start, stop).astype(np.float32)
+            units = self._rows.precise_sketches(checkpoint, start, stop)
             yield np.where(factors > 0, units * factors, np.float32(0))
 
     def _block_rows(self) -> int:

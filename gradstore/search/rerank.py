@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from gradstore.search.filters import Filter
 from gradstore.search.neighbours import Neighbours
 from gradstore.search.question import Asked, Question
 from gradstore.search.rows import QuerySketches
@@ -28,6 +29,7 @@ def rerank(
     largest: bool,
     normalise: Normalise,
     excluded: list[Int64[np.ndarray, " row"]],
+    filter: Filter | None = None,
 ) -> tuple[Neighbours, Bool[np.ndarray, " query"]]:
     """The best k of each query's candidates, best first, the lower row first among equals.
 
@@ -36,6 +38,7 @@ def rerank(
         candidates: row numbers, -1 for none, in any order.
         norms: of all examples.
         excluded: the rows that each query may not find.
+        filter: the rows that any may find.
 
     Returns:
         The neighbours, and which queries had k candidates; the rows of the others are not filled.
@@ -47,6 +50,7 @@ def rerank(
     complete = np.zeros(len(queries), dtype=np.bool_)
     for q, proposed in enumerate(candidates):
         wanted = np.setdiff1d(proposed[proposed >= 0], excluded[q])
+        wanted = wanted if filter is None else wanted[filter.allowed[wanted]]
         if len(wanted) < k:
             continue
         weights = example_weights(norms[:, wanted], learning_rates, normalise)

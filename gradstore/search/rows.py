@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
@@ -62,9 +61,38 @@ class SketchRows(Rows, Protocol):
 
 @runtime_checkable
 class MappedRows(Protocol):
-    """Rows that can be looked at without a copy, for a range within one of `blocks`."""
+    """Rows that can be looked at without a copy, for a range within one of `blocks`; `is_mapped` says whether."""
+
+    @property
+    def maps_sketches(self) -> bool:
+        """False where `mapped_sketches` is a copy after all: in a bucket, or of another dtype."""
 
     def mapped_sketches(self, checkpoint: int, start: int, stop: int) -> Float16[np.ndarray, "row d_sketch"]: ...
+
+
+def is_mapped(rows: object) -> TypeGuard[MappedRows]:
+    """Whether looking at rows copies nothing, so that whole shards may be kept at hand."""
+    return isinstance(rows, MappedRows) and rows.maps_sketches
+
+
+@runtime_checkable
+class PreciseRows(Protocol):
+    """Rows that may be kept in more than float16."""
+
+    def precise_sketches(self, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_sketch"]: ...
+
+
+def precise_sketches(rows: HalfRows, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_sketch"]:
+    """Unit sketches as they are stored, as far as float32 goes: for what is summed over many rows."""
+    if isinstance(rows, PreciseRows):
+        return rows.precise_sketches(checkpoint, start, stop)
+    return rows.unit_sketches(checkpoint, start, stop).astype(np.float32)
+
+
+class HalfRows(Protocol):
+    """What every store's rows can be read as."""
+
+    def unit_sketches(self, checkpoint: int, start: int, stop: int) -> Float16[np.ndarray, "row d_sketch"]: ...
 
 
 @runtime_checkable
@@ -82,7 +110,7 @@ class StoredRows(SketchRows, Protocol):
     """Rows on disk, with a fingerprint that changes when any row changes."""
 
     @property
-    def path(self) -> Path: ...
+    def location(self) -> str: ...
 
     def content_fingerprint(self) -> str: ...
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float16, Float32, Float64, Int64
 
-from gradstore.search.rows import MappedRows, SketchRows
+from gradstore.search.rows import MappedRows, SketchRows, is_mapped
 from gradstore.search.scan_compiled import is_usable
 
 _WHOLE = 1 << 40  # more rows than any shard has
@@ -34,7 +34,7 @@ class ScatteredRows:
         self, checkpoint: int, indices: Int64[np.ndarray, " row"], query: Float32[np.ndarray, " d_sketch"]
     ) -> Float64[np.ndarray, " row"]:
         """<u(q), u(x)> at a checkpoint, of rows in ascending order; `query` is on the grid of `Question`."""
-        if not isinstance(self._rows, MappedRows):
+        if not is_mapped(self._rows):
             return _dots(self._rows.sketch_rows(checkpoint, indices), np.arange(len(indices)), query)
         parts = [
             _dots(self._map(self._rows, checkpoint, shard), local, query) for shard, local in self._by_shard(indices)

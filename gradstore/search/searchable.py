@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Float64, Int
 
 from gradstore.errors import QueryError, StoreIncompleteError
-from gradstore.search.rows import BLOCK_ROWS, GrowingRows, MappedRows, SketchRows
+from gradstore.search.rows import BLOCK_ROWS, GrowingRows, SketchRows, is_mapped, precise_sketches
 
 _WHOLE = 1 << 40  # more rows than any shard has
 
@@ -120,9 +120,16 @@ class Searchable:
         """Without a copy where the store can."""
         return self._look(self.checkpoints[checkpoint], start, stop)
 
+    @property
+    def maps_sketches(self) -> bool:
+        return is_mapped(self.rows)
+
+    def precise_sketches(self, checkpoint: int, start: int, stop: int) -> Float32[np.ndarray, "row d_sketch"]:
+        return precise_sketches(self.rows, self.checkpoints[checkpoint], start, stop)
+
     @cached_property
     def _look(self) -> Callable[[int, int, int], Float16[np.ndarray, "row d_sketch"]]:
-        return self.rows.mapped_sketches if isinstance(self.rows, MappedRows) else self.rows.unit_sketches
+        return self.rows.mapped_sketches if is_mapped(self.rows) else self.rows.unit_sketches
 
     def sketch_rows(self, checkpoint: int, indices: Int[np.ndarray, " row"]) -> Float16[np.ndarray, "row d_sketch"]:
         return self.rows.sketch_rows(self.checkpoints[checkpoint], indices)

@@ -1,8 +1,8 @@
 """Fidelity: how well sketches of each length keep what exact gradients say about a sample of examples.
 
 What is compared is TracIn influence, the sum over checkpoints of learning rate times inner product: once from exact
-gradients, once from rows as a store keeps them (divided by the exact norm, rounded to float16, multiplied by the
-norm again when read), with an independent projection for each checkpoint as in a store.
+gradients, once from rows as a store keeps them (`gradstore.sketch.stored`), with an independent projection for each
+checkpoint as in a store. What the rounding of stored rows costs by itself is measured against sketches in float32.
 
 Why recall and not only correlation: what is asked of a store is a list of proponents, and a few pairs of large
 influence can give a fine correlation to lists that are wrong. Examples whose exact influence equals that of the
@@ -11,16 +11,18 @@ last one on the list, to float32's precision, count as found: of two copies of o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Float32, Float64
+from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from gradstore.errors import QueryError
 from gradstore.sketch.gram import BLOCK_BYTES, Blocks, GradientSample, SketchLengths, products
+from gradstore.sketch.stored import sketched_influence, stored_rows
+from gradstore.store.manifest import SKETCH_DTYPES, SketchDtype
 
 FEWEST_EXAMPLES = 3
 """Two examples make one pair; a correlation needs several."""
@@ -70,6 +72,8 @@ class Fidelity:
 
     agreements: tuple[Agreement, ...]
     """One a length, shortest first."""
+    dtypes: Mapping[SketchDtype, Agreement]
+    """Sketches of one length as each dtype keeps them, against the same in float32."""
     norms: Float64[np.ndarray, "checkpoint example"]
     """Exact gradient norms."""
 
@@ -79,7 +83,13 @@ class Fidelity:
 
 
 def measure(
-    checkpoints: Iterable[SampledCheckpoint], lengths: Sequence[int], seed: int, block_bytes: int = BLOCK_BYTES
+    checkpoints: Iterable[SampledCheckpoint],
+    lengths: Sequence[int],
+    seed: int,
+    block_bytes: int = BLOCK_BYTES,
+    *,
+    own: int | None = None,
+    dtype: SketchDtype = "float16",
 ) -> Fidelity:
     """Compare exact influence with that of sketches of several lengths, on the same examples.
 
@@ -88,44 +98,25 @@ def measure(
         lengths: lengths of sketches to measure.
         seed: of the projections.
         block_bytes: exact gradients in memory at a time.
+        own: the length at which dtypes are compared; by default the first.
+        dtype: as which sketches of all lengths are kept.
 
     Raises:
         QueryError: fewer than three examples, or nothing but zero gradients.
         TaskError: gradients that are not finite.
     """
-    found = [_evaluate(checkpoint, lengths, seed, block_bytes) for checkpoint in checkpoints]
+    own = lengths[0] if own is None else own
+    found = [_evaluate(checkpoint, [*lengths, own], seed, block_bytes) for checkpoint in checkpoints]
     rates, norms = np.array([f.learning_rate for f in found]), np.stack([f.norms for f in found])
     exact = np.sum([f.learning_rate * f.gram for f in found], axis=0)
     _require_gradients(norms)
-    agreements = [
-        compare(d, exact, sketched_influence([f.rows[d] for f in found], norms, rates)) for d in sorted(set(lengths))
-    ]
-    return Fidelity(tuple(agreements), norms)
 
+    def kept(d: int, dtype: SketchDtype) -> Float64[np.ndarray, "example example"]:
+        return sketched_influence([stored_rows(f.sketches[d], f.norms, dtype) for f in found], norms, rates)
 
-def stored_rows(
-    sketches: Float32[np.ndarray, "example d_sketch"], norms: Float64[np.ndarray, " example"]
-) -> Float16[np.ndarray, "example d_sketch"]:
-    """Sketches as a store keeps them: divided by the exact norm, rounded to float16; zeros where the norm is 0."""
-    divisors = np.where(norms > 0, norms, 1.0)[:, None]
-    return np.asarray(sketches / divisors, dtype=np.float16)
-
-
-def sketched_influence(
-    rows: Sequence[Float16[np.ndarray, "example d_sketch"]],
-    norms: Float64[np.ndarray, "checkpoint example"],
-    learning_rates: Float64[np.ndarray, " checkpoint"],
-) -> Float64[np.ndarray, "example example"]:
-    """TracIn influence of every example on every other, read from stored rows and float32 norms.
-
-    Args:
-        rows: one array a checkpoint.
-    """
-    influence = np.zeros((norms.shape[1], norms.shape[1]))
-    for unit, norm, eta in zip(rows, norms.astype(np.float32), learning_rates, strict=True):
-        sketches = unit.astype(np.float64) * norm[:, None]
-        influence += eta * (sketches @ sketches.T)
-    return influence
+    agreements = tuple(compare(d, exact, kept(d, dtype)) for d in sorted(set(lengths)))
+    single = kept(own, "float32")
+    return Fidelity(agreements, {name: compare(own, single, kept(own, name)) for name in SKETCH_DTYPES}, norms)
 
 
 def compare(
@@ -167,7 +158,8 @@ class _Evaluated:
     learning_rate: float
     gram: Float64[np.ndarray, "example example"]
     norms: Float64[np.ndarray, " example"]
-    rows: dict[int, Float16[np.ndarray, "example d_sketch"]]
+    sketches: Mapping[int, Float32[np.ndarray, "example d_sketch"]]
+    """By length."""
 
 
 def _evaluate(checkpoint: SampledCheckpoint, lengths: Sequence[int], seed: int, block_bytes: int) -> _Evaluated:
@@ -175,8 +167,7 @@ def _evaluate(checkpoint: SampledCheckpoint, lengths: Sequence[int], seed: int, 
     _require_pairs(sample.n_examples)
     sketches = SketchLengths(sample, lengths, seed, checkpoint.number)
     found = products(sample, sketches, Blocks.within(sample, block_bytes))
-    rows = {d: stored_rows(sketch, found.norms) for d, sketch in found.sketches.items()}
-    return _Evaluated(checkpoint.learning_rate, found.gram, found.norms, rows)
+    return _Evaluated(checkpoint.learning_rate, found.gram, found.norms, found.sketches)
 
 
 def _mean_recall(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,9 @@ import numpy as np
 
 from gradstore.errors import StoreCorruptError, StoreIncompleteError
 from gradstore.store.layout import COMMITS
-from gradstore.store.manifest import FORMAT_VERSION, Manifest, json_text
+from gradstore.store.manifest import FORMAT_VERSION, Manifest
+from gradstore.store.place import Place
+from gradstore.store.sealed import json_text
 
 _RECORD_NAME = re.compile(r"(0|[1-9]\d*)-(0|[1-9]\d*)\.json")
 
@@ -42,6 +43,18 @@ class FileHash:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return cls(file.tell(), digest)
 
+    @classmethod
+    def held(cls, place: Place, name: str) -> FileHash:
+        """Hash a file of a place, in constant memory; FileNotFoundError where there is none."""
+        file = place.local(name)
+        if file is not None:
+            return cls.read(file)
+        digest, size = hashlib.sha256(), 0
+        for piece in place.stream(name):
+            digest.update(piece)
+            size += len(piece)
+        return cls(size, digest.hexdigest())
+
 
 @dataclass(frozen=True)
 class CommitRecord:
@@ -58,13 +71,14 @@ class CommitRecord:
         return json_text(asdict(self)).encode()
 
     @classmethod
-    def read(cls, root: Path, checkpoint: int, shard: int) -> CommitRecord:
-        """Read a record of the store at `root`.
+    def read(cls, place: Place, checkpoint: int, shard: int) -> CommitRecord:
+        """Read a record of the store at `place`.
 
         Raises:
+            FileNotFoundError: there is none.
             StoreCorruptError: it is not a record, or not the bytes that a store writes for it.
         """
-        data = record_path(root, checkpoint, shard).read_bytes()
+        data = place.read(record_name(checkpoint, shard))
         try:
             record = cls._parse(data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -84,8 +98,8 @@ class CommitRecord:
 class CommitTable:
     """Which shards are done, as of the last listing of the records. A shard that is done stays done."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        self._root = root
+    def __init__(self, place: Place, manifest: Manifest) -> None:
+        self._place = place
         self._done = np.zeros((manifest.n_checkpoints, manifest.n_shards), dtype=np.bool_)
         self.refresh()
 
@@ -96,7 +110,7 @@ class CommitTable:
     def refresh(self) -> None:
         """List the records again: other processes may have written some."""
         done = np.zeros_like(self._done)
-        for checkpoint, shard in committed_units(self._root):
+        for checkpoint, shard in committed_units(self._place):
             if checkpoint < done.shape[0] and shard < done.shape[1]:
                 done[checkpoint, shard] = True
         self._done = done
@@ -105,9 +119,9 @@ class CommitTable:
         self._done[checkpoint, shard] = done
 
     def is_done(self, checkpoint: int, shard: int) -> bool:
-        """Looks at the disk as long as the answer is no."""
+        """Looks for the record as long as the answer is no."""
         if not self._done[checkpoint, shard]:
-            self.mark(checkpoint, shard, done=record_path(self._root, checkpoint, shard).is_file())
+            self.mark(checkpoint, shard, done=self._place.exists(record_name(checkpoint, shard)))
         return bool(self._done[checkpoint, shard])
 
     def n_done(self) -> int:
@@ -138,7 +152,7 @@ class CommitTable:
 
     def _incomplete(self, which: str) -> str:
         return (
-            f"'{self._root}' is not finished: {self._done.sum()} of {len(self)} shards are done{which}. "
+            f"'{self._place.location}' is not finished: {self._done.sum()} of {len(self)} shards are done{which}. "
             "Run the same build command again: it continues where it stopped."
         )
 
@@ -148,16 +162,8 @@ def record_name(checkpoint: int, shard: int) -> str:
     return f"{COMMITS}/{checkpoint}-{shard}.json"
 
 
-def record_path(root: Path, checkpoint: int, shard: int) -> Path:
-    """Of the store at `root`."""
-    return root / record_name(checkpoint, shard)
-
-
-def committed_units(root: Path) -> Iterator[tuple[int, int]]:
+def committed_units(place: Place) -> Iterator[tuple[int, int]]:
     """(checkpoint, shard) of every record: one listing of one folder, no look at any file."""
-    if not (root / COMMITS).is_dir():
-        return
-    with os.scandir(root / COMMITS) as entries:
-        for entry in entries:
-            if match := _RECORD_NAME.fullmatch(entry.name):
-                yield int(match[1]), int(match[2])
+    for name in place.names(COMMITS):
+        if match := _RECORD_NAME.fullmatch(name.removeprefix(f"{COMMITS}/")):
+            yield int(match[1]), int(match[2])

@@ -7,8 +7,9 @@ touches only its own groups, and reading names keeps one group in memory.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 
 from gradstore.errors import GradstoreError, ShapeError, StoreCorruptError, UnknownExampleError
-from gradstore.store.files import replacing, write_errors
+from gradstore.store.commits import FileHash
+from gradstore.store.files import write_errors
+from gradstore.store.place import Place, below
 
 GROUP_ROWS = 65_536
 _FIELDS: list[pa.Field[Any]] = [
@@ -36,13 +39,15 @@ _COMPARED_IDS = 10_000
 _CLOSEST = 3
 
 
-def write_examples(path: Path, batches: Iterable[pa.RecordBatch], n_examples: int) -> None:
-    """Write examples.parquet, a row group at a time.
+def write_examples(place: Place, name: str, batches: Iterable[pa.RecordBatch], n_examples: int) -> str:
+    """Write examples.parquet under this name, a row group at a time. Returns its SHA-256.
 
     Raises:
-        ShapeError: the batches hold more or fewer rows than `n_examples`.
+        ShapeError: the batches hold more or fewer rows than `n_examples`; nothing is written then.
+        StoreWriteError: no room, no permission.
     """
-    with replacing(path) as temp:
+    path = below(place.location, name)
+    with place.replacing(name) as temp:
         n_rows = 0
         with write_errors(path):
             writer = pq.ParquetWriter(temp, SCHEMA, write_page_checksum=True)
@@ -58,13 +63,20 @@ def write_examples(path: Path, batches: Iterable[pa.RecordBatch], n_examples: in
             raise ShapeError(
                 f"The manifest says {n_examples} examples, the source gave {n_rows}. Build from one source."
             )
+        return FileHash.read(temp).sha256
 
 
 class Examples:
     """Ids, labels and paths of a store's rows, read from examples.parquet."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, locate: Callable[[], Path], n_examples: int | None = None) -> None:
+        """Nothing is read yet.
+
+        Args:
+            locate: gives the file on this machine; called when it is first read.
+            n_examples: rows that count: others may be appended while the store is open.
+        """
+        self._locate, self._n_examples = locate, n_examples
         self._last: tuple[int, pa.Table] | None = None
 
     def ids(self, start: int, stop: int) -> list[str]:
@@ -103,6 +115,13 @@ class Examples:
             raise UnknownExampleError(self._unknown(missing))
         found = dict(zip(wanted, rows.tolist(), strict=True))
         return np.array([found[name] for name in ids], dtype=np.int64)
+
+    @cached_property
+    def _path(self) -> Path:
+        try:
+            return self._locate()
+        except FileNotFoundError as error:
+            raise StoreCorruptError(f"examples.parquet is missing ({error}): rows have no ids. {_CURE}") from error
 
     def _find(self, wanted: list[str]) -> NDArray[np.int64]:
         """The row of each of these distinct ids, -1 where there is none; one streaming pass."""
@@ -152,8 +171,9 @@ class Examples:
 
     def _groups(self, columns: list[str]) -> Iterator[pa.Table]:
         with _reading(self._path), _opened(self._path) as file:
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=columns)
+            n_rows = file.metadata.num_rows if self._n_examples is None else self._n_examples
+            for number in range(-(-n_rows // GROUP_ROWS)):
+                yield file.read_row_group(number, columns=columns).slice(0, n_rows - number * GROUP_ROWS)
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -169,9 +189,11 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except (OSError, pa.ArrowException, UnicodeDecodeError, IndexError, KeyError) as error:
         raise StoreCorruptError(
-            f"{path} cannot be read ({error}). `gradstore verify` says what else is damaged; restore the file from a "
-            "copy, or build the store anew."
+            f"{path} cannot be read ({error}). `gradstore verify` says what else is damaged. {_CURE}"
         ) from error
+
+
+_CURE = "Restore the file from a copy, or build the store anew."
 
 
 def _in_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

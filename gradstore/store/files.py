@@ -27,6 +27,7 @@ ABANDONED_AFTER_S = 3600.0
 
 _TEMP_NAME = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}-.+")
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 _NO_PERMISSION = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -38,6 +39,42 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """
     with write_errors(path), replacing(path) as temp:
         temp.write_bytes(data)
+
+
+def create_atomically(path: Path, data: bytes | memoryview) -> bool:
+    """Write `data` to `path` if nothing is there; of several processes at once, one. False where something is.
+
+    A hard link is what a file system creates under a name that must be new, with its content whole. Where there are
+    no hard links (some mounts of Windows shares and of buckets) the file is looked for and then renamed into place:
+    two writers in the same instant may then both be told that they were first.
+
+    Raises:
+        StoreWriteError: as for `write_atomically`.
+    """
+    temp = path.with_name(_temp_name(path.name))
+    with write_errors(path):
+        try:
+            temp.write_bytes(data)
+            _sync(temp)
+            created = _link(temp, path)
+            sync_folder(path.parent)
+        finally:
+            temp.unlink(missing_ok=True)
+    return created
+
+
+def _link(temp: Path, path: Path) -> bool:
+    try:
+        path.hardlink_to(temp)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        temp.replace(path)
+    return True
 
 
 @contextmanager
@@ -56,7 +93,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path | str) -> Iterator[None]:
     """Turn the file system's errors into StoreWriteError, with what to do about them."""
     try:
         yield

@@ -6,25 +6,35 @@ then. What changes bytes (data, weights, parameters, projection, seed) is `setti
 
 Why a manifest knows its own format version: a store of an older format is read, and finished, as what it is. Its
 manifest and its commit records keep their version and their fingerprint, byte for byte.
+
+Why a checkpoint has a fingerprint of its own: a row depends on its example and on what its checkpoint's rows are made
+by, not on how many others there are. Examples and checkpoints may be appended, and every record stays true.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from gradstore.errors import ShapeError, StoreFormatError
+from gradstore.store.sealed import json_text, require_sealed, sealed
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+SketchDtype = Literal["float16", "float32", "int8"]
+SKETCH_DTYPES: tuple[SketchDtype, ...] = get_args(SketchDtype)
 
 _FORMAT_NAME = "gradstore"
-_NOT_IDENTITY = frozenset({"provenance", "examples_sha256", "format_version"})
-_SINCE_2 = ("parameter_sets", "layers", "n_draws")
-_ABSENT = object()
-_LONGEST_VALUE = 120
+_NOT_IDENTITY = frozenset({"provenance", "examples_sha256", "format_version", "sharded"})
+# What a format did not know yet, and the value that says what its stores are.
+_SINCE = {2: ("parameter_sets", "layers", "n_draws"), 3: ("sketch_dtype", "n_classes", "sharded")}
+_BEFORE_3: dict[str, Any] = {"sketch_dtype": "float16", "n_classes": None, "sharded": False}
+_SEALED_SINCE = 3
+# Of the fields and of the plan: what the rows of every checkpoint are made by, and what those of one are.
+_OF_ROWS = ("d_sketch", "d_latent", "shard_rows", "parameter_sets", "layers", "n_draws", "sketch_dtype", "n_classes")
+_OF_CHECKPOINTS = ("checkpoints", "projections")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,12 @@ class Manifest:
     """names of each set's layers, the columns of its layer norms; None where those are not kept"""
     n_draws: int = 1
     """Monte Carlo draws that each gradient is the mean of; with more than one, draw norms are kept"""
+    sketch_dtype: SketchDtype = "float16"
+    """of the stored sketches; with int8 a scale a row is kept"""
+    n_classes: int | None = None
+    """width of the predictions; None where those are not kept"""
+    sharded: bool = False
+    """whether a shard's file has an index and checksums within, as suits object stores; changes no row"""
     format_version: int = FORMAT_VERSION
     """of the store's files"""
     examples_sha256: str | None = None
@@ -65,6 +81,7 @@ class Manifest:
         if not self.learning_rates:
             raise ShapeError("A store needs one learning rate a checkpoint, got none. Pass at least one checkpoint.")
         self._check_sets()
+        self._check_kept()
         # The same values before and after a round trip, so that a manifest equals its file.
         object.__setattr__(self, "learning_rates", tuple(float(rate) for rate in self.learning_rates))
         object.__setattr__(self, "settings", _as_json(self.settings))
@@ -83,6 +100,12 @@ class Manifest:
                 f"got {dict(self.layers)}."
             )
 
+    def _check_kept(self) -> None:
+        if self.sketch_dtype not in SKETCH_DTYPES:
+            raise ShapeError(f"A store keeps sketches as {', '.join(SKETCH_DTYPES)}, not as {self.sketch_dtype!r}.")
+        if self.n_classes is not None and self.n_classes < 1:
+            raise ShapeError(f"A store of predictions needs n_classes of at least 1, got {self.n_classes}.")
+
     @property
     def n_checkpoints(self) -> int:
         return len(self.learning_rates)
@@ -93,23 +116,44 @@ class Manifest:
         return -(-self.n_examples // self.shard_rows)
 
     def identity(self) -> dict[str, Any]:
-        """What two builds must share to write into one store, as JSON values."""
-        return {name: value for name, value in self._values().items() if name not in _NOT_IDENTITY}
+        """What two builds must share to write into one store, as JSON values.
 
-    def fingerprint(self) -> str:
-        """Hash of the identity, kept in every commit record."""
-        return hashlib.sha256(json_text(self.identity()).encode()).hexdigest()
+        Where a store is what those of format 2 were, in its words: a build that began there goes on here.
+        """
+        values = {name: value for name, value in self._values().items() if name not in _NOT_IDENTITY}
+        return {name: v for name, v in values.items() if name not in _BEFORE_3 or v != _BEFORE_3[name]}
+
+    def fingerprint(self, checkpoint: int) -> str:
+        """Hash of all that makes the rows of a checkpoint, kept in its commit records.
+
+        It names neither other examples nor other checkpoints: appending leaves it valid. (In formats 1 and 2 it is
+        the hash of the whole identity.)
+        """
+        made_by = self._made_by(checkpoint) if self.format_version >= 3 else self.identity()
+        return hashlib.sha256(json_text(made_by).encode()).hexdigest()
+
+    def _made_by(self, checkpoint: int) -> dict[str, Any]:
+        plan: Mapping[str, Any] = self.settings.get("plan", self.settings)
+        weights = [held["sha256"] for held in plan.get("checkpoints", ())]  # wherever their file lies
+        of_one = {"weights": weights, "projection": plan.get("projections", ())}
+        return {
+            **{name: value for name, value in self._values().items() if name in _OF_ROWS},
+            "plan": {name: value for name, value in plan.items() if name not in _OF_CHECKPOINTS},
+            "checkpoint": {name: values[checkpoint] for name, values in of_one.items() if values},
+        }
 
     def to_json(self) -> str:
-        """The text of `manifest.json`: sorted keys, the same manifest gives the same bytes."""
-        return json_text({"format": _FORMAT_NAME, **self._values()})
+        """The text of `manifest.json`: sorted keys, its own hash; the same manifest gives the same bytes."""
+        document = {"format": _FORMAT_NAME, **self._values()}
+        return sealed(document) if self.format_version >= _SEALED_SINCE else json_text(document)
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: str | bytes) -> Manifest:
         """Read a manifest; keys that this version does not know are ignored.
 
         Raises:
             StoreFormatError: not a manifest, or of a newer format.
+            StoreCorruptError: not as it was written.
         """
         values = _parse(text)
         values["learning_rates"] = tuple(values["learning_rates"])
@@ -119,46 +163,8 @@ class Manifest:
 
     def _values(self) -> dict[str, Any]:
         """As JSON, without what the store's own format does not know."""
-        unknown = _SINCE_2 if self.format_version < 2 else ()
+        unknown = {name for since, names in _SINCE.items() if since > self.format_version for name in names}
         return _as_json({field.name: getattr(self, field.name) for field in fields(self) if field.name not in unknown})
-
-
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """One line a value that differs between what a store has (`a`) and what a run asks for (`b`).
-
-    >>> differences({"seed": 0, "projection": {"d": 512}}, {"seed": 0, "projection": {"d": 1024}})
-    ['projection.d: store has 512; this run asks for 1024']
-    """
-    return [
-        f"{name}: store has {_shown(mine)}; this run asks for {_shown(theirs)}"
-        for name, mine, theirs in _differing("", a, b)
-    ]
-
-
-def json_text(value: Mapping[str, Any]) -> str:
-    """JSON with sorted keys and a final newline; NaN and infinity are refused, for JSON has none."""
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _differing(name: str, a: Any, b: Any) -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        for key in sorted({*a, *b}):
-            yield from _differing(f"{name}.{key}".lstrip("."), a.get(key, _ABSENT), b.get(key, _ABSENT))
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        for position, (mine, theirs) in enumerate(zip(a, b, strict=True)):
-            yield from _differing(f"{name}.{position}", mine, theirs)
-    elif a != b:
-        yield name, a, b
-
-
-def _shown(value: Any) -> str:
-    if value is _ABSENT:
-        return "no such setting"
-    text = json.dumps(value, ensure_ascii=False)
-    if len(text) <= _LONGEST_VALUE:
-        return text
-    size = f" ({len(value)} values)" if isinstance(value, list) else ""
-    return f"{text[:_LONGEST_VALUE]}…{size}"
 
 
 def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,8 +172,9 @@ def _as_json(value: Mapping[str, Any]) -> dict[str, Any]:
     return parsed
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str | bytes) -> dict[str, Any]:
     try:
+        text = text.decode() if isinstance(text, bytes) else text
         document = json.loads(text)
     except ValueError as error:
         raise StoreFormatError(f"manifest.json is not JSON ({error}). Restore it, or build the store anew.") from error
@@ -178,7 +185,9 @@ def _parse(text: str) -> dict[str, Any]:
         raise StoreFormatError(
             f"The store has format {version}; this gradstore reads formats 1 to {FORMAT_VERSION}. Upgrade gradstore."
         )
-    return _known_fields(document | _added_since_1(document) if version == 1 else document)
+    if version >= _SEALED_SINCE or "sha256" in document:  # whatever the version has become of a flipped bit
+        return _known_fields(require_sealed(text, "manifest.json"))
+    return _known_fields({**document, **_BEFORE_3, **(_added_since_1(document) if version == 1 else {})})
 
 
 def _added_since_1(document: Mapping[str, Any]) -> dict[str, Any]:

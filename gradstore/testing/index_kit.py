@@ -34,7 +34,7 @@ class MemoryRows:
     learning_rates: Float64[np.ndarray, " checkpoint"]
     points: Float32[np.ndarray, "_ _ d_latent"] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     shard_rows: int = 1 << 30
-    path: Path = Path("memory")
+    location: str = "memory"
 
     @classmethod
     def random(cls, n_examples: int, *, n_checkpoints: int = 2, d_sketch: int = 16, seed: int = 0) -> MemoryRows:

@@ -102,7 +102,7 @@ def _title(asked: Asked, lists: Sequence[Listing]) -> str:
 
 def _facts(store: Store) -> dict[str, str]:
     return {
-        "Store": short_path(store.path.resolve()),
+        "Store": short_path(store.location if store.place.local() is None else store.folder.resolve()),
         "Examples": f"{store.n_examples:,}",
         "Gradients of": store.parameters,
     }

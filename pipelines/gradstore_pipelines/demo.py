@@ -23,6 +23,7 @@ from gradstore.evaluation.planting import plant
 from gradstore.ranking.export import export
 from gradstore.ranking.signals import SIGNALS
 from gradstore.store.files import make_folder
+from gradstore.store.place import Location
 from gradstore_pipelines.build_store import build
 from gradstore_pipelines.progress import Reporter, Silent, following
 from gradstore_pipelines.report import write_report
@@ -54,7 +55,7 @@ class DemoResult:
     """Of each kind, among the first n of the combined ranking."""
     signals: tuple[SignalScore, ...]
     data: Path
-    store: Path
+    store: Location
     parquet: Path
     csv: Path
     html: Path
@@ -68,15 +69,16 @@ def run_demo(folder: Path, reporter: Reporter | None = None, seed: int = 0) -> D
     """Make the data, build the store, rank, and hold the ranking against what was planted.
 
     Raises:
+        SettingsError: a seed below 0.
         StoreMismatchError: the folder holds a demo made with another seed.
         StoreWriteError: no room.
     """
     reporter, start = reporter or Silent(), time.perf_counter()
+    data = folder / "digits.npz"
+    settings = BuildSettings(source=data, store=folder / "store", epochs=_EPOCHS, seed=seed)
     make_folder(folder)
     images, labels, kinds = planted_digits(seed)
-    data = folder / "digits.npz"
     _save_once(data, {"images": images, "labels": labels, "ids": _ids(len(images))})
-    settings = BuildSettings(source=data, store=folder / "store", epochs=_EPOCHS, seed=seed)
     build(settings, reporter)
     opened = gradstore.open(settings.store)
     with following(reporter, "signals", "rows") as progress:

@@ -1,27 +1,45 @@
-"""`--dry-run`: what a build will take, from a short probe of the real model on real rows. Writes nothing."""
+"""`--dry-run`: what a build will make and take, from a trial of the real steps; leaves nothing behind.
+
+Bytes and files are counted: the trial's store is the build's but for its shards, and all shards are of one size. Time
+and memory are measured (see `trial`) and multiplied by what is left to do. `tests/benchmarks/estimate.py` holds both
+against real builds.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-
 from gradstore.data import load_batch
-from gradstore.gradients import GradientEngine
 from gradstore.gradients.coverage import How
 from gradstore.gradients.timing import time_shares
-from gradstore.rehearsal import build_model
-from gradstore.sketcher import single_thread
-from gradstore.store import Manifest, layout
-from gradstore.task import Batch, Noise, Task
-from gradstore_pipelines.preparation import Prepared, prepare, probe_batch
+from gradstore.models.checkpoints import Checkpoint
+from gradstore.models.registry import task_settings
+from gradstore.models.schedule import Schedule
+from gradstore.sketcher import Sketcher, SketchPlan, single_thread
+from gradstore.store import Manifest, Store, layout
+from gradstore.store.place import is_url
+from gradstore.store.sealed import json_text
+from gradstore_pipelines.build_store import begin_store, is_trained, training_of
+from gradstore_pipelines.memory import peak_memory
+from gradstore_pipelines.preparation import Prepared, prepare, probe_batch, request
 from gradstore_pipelines.progress import Reporter, Silent
-from gradstore_pipelines.settings import BuildSettings
+from gradstore_pipelines.remembered import remember_data
+from gradstore_pipelines.settings import REQUEST, BuildSettings
+from gradstore_pipelines.stages.sketch import SketchStage
+from gradstore_pipelines.trial import SketchTrial, TrainingTrial, trial_folder, try_sketching, try_training
+from gradstore_pipelines.where import Where
 
-_REPEATS = 3
+_LONGEST_UNIT = 1.0
+"""Seconds; where a shard takes longer, the trial's shards are smaller."""
+_REST_OF_TRAINING_JSON = 350
+"""Bytes beside the task's own."""
 
 
 @dataclass(frozen=True)
@@ -34,103 +52,185 @@ class Estimate:
     coverage: list[tuple[str, int, int]]
     """(route, tensors, numbers)"""
     time_shares: Mapping[How, float]
-    """Of the routes, in the time of sketching."""
+    """of the routes, in the time of sketching"""
     n_shards: int
     n_files: int
     n_bytes: int
+    n_workers: int
+    """processes that sketch; 0 is the one that asks"""
+    seconds_starting: float
+    """until the program is loaded, the data are opened and scanned, and the model is tried out"""
     seconds_training: float
     seconds_sketching: float
+    memory: int
+    """bytes of resident memory, at most: the process that prepares, trains, and feeds the workers"""
+    memory_of_worker: int
+    """and each worker"""
+    notes: list[str]
+    """what the figures leave out"""
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole build."""
+        return self.seconds_starting + self.seconds_training + self.seconds_sketching
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "seconds": self.seconds}
 
 
-def estimate(settings: BuildSettings, reporter: Reporter | None = None) -> Estimate:
-    """Time a few batches and count the rest. Raises what `build` would raise about data, model and settings."""
+def estimate(settings: BuildSettings, reporter: Reporter | None = None, *, seconds_before: float = 0.0) -> Estimate:
+    """Try the steps of a build and count the rest. Raises what `build` would raise about data, model and settings.
+
+    Args:
+        seconds_before: what this process has taken to come here, as the build's will.
+    """
+    start = time.perf_counter()
     prepared = prepare(settings, reporter or Silent())
-    n_examples, device = len(prepared.source), settings.resolved_device()
-    n_checkpoints = len(prepared.given) or settings.n_checkpoints
-    model = build_model(prepared.task).to(device)
-    training = 0.0 if prepared.given else _seconds_training(settings, prepared, model, device)
-    engine = GradientEngine(
-        prepared.task,
-        model,
-        {name: name for name in settings.parameters},
-        d_sketch=settings.sketch_dim,
-        seed=settings.seed,
-        n_draws=settings.draws,
-    )
-    probe = probe_batch(prepared.source).to(device)
-    engine.prepare(probe)
-    block = _rows(prepared, prepared.block, device)
-    with single_thread():
-        shares = time_shares(engine, probe)
-        a_row = _seconds(lambda: engine.run(block)) / len(block)
-    store = _imagined(settings, prepared, engine, n_checkpoints, engine.latents(block).shape[1])
-    n_shards = store.n_shards * n_checkpoints
-    return Estimate(
-        n_examples=n_examples,
-        n_checkpoints=n_checkpoints,
-        n_tracked_parameters=engine.coverage.n_parameters,
-        coverage=engine.coverage.summary(),
-        time_shares=shares,
-        n_shards=n_shards,
-        n_files=n_shards * (len(layout.arrays(store)) + 1) + n_checkpoints,
-        n_bytes=n_shards * layout.shard_bytes(store) + (0 if prepared.given else n_checkpoints * _bytes_of(model)),
-        seconds_training=training,
-        seconds_sketching=a_row * n_examples * n_checkpoints / max(settings.workers, 1),
-    )
+    preparing = time.perf_counter() - start
+    with trial_folder(settings.store) as folder:
+        return _Trial(settings, prepared, folder).estimate(seconds_before + preparing)
 
 
-def _imagined(
-    settings: BuildSettings, prepared: Prepared, engine: GradientEngine, n_checkpoints: int, d_latent: int
-) -> Manifest:
-    """The manifest of the store that the build would make, as far as it sizes the arrays."""
-    return Manifest(
-        n_examples=len(prepared.source),
-        d_sketch=settings.sketch_dim,
-        d_latent=d_latent,
-        shard_rows=prepared.shard_rows,
-        learning_rates=(0.0,) * n_checkpoints,
-        label_names=None,
-        settings={},
-        provenance={},
-        parameter_sets=settings.parameters,
-        layers=engine.layers if settings.per_layer_norms else None,
-        n_draws=settings.draws,
-    )
+class _Trial:
+    """The steps of a build, on trial, in their order."""
 
+    def __init__(self, settings: BuildSettings, prepared: Prepared, folder: Path) -> None:
+        self._asked, self._folder, self._where = settings, folder, settings.where()
+        self._n_checkpoints = len(prepared.given) or settings.n_checkpoints
+        self._training = None if prepared.given else self._try_training(prepared)
+        self._prepared = prepared if self._training is None else self._with(prepared, self._training.weights)
 
-def _bytes_of(model: torch.nn.Module) -> int:
-    """Weights and buffers, as a checkpoint that is trained here keeps them."""
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
-
-
-def _seconds_training(settings: BuildSettings, prepared: Prepared, model: torch.nn.Module, device: str) -> float:
-    batch = _rows(prepared, settings.train_batch_size, device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
-    with single_thread():
-        step = _seconds(lambda: _step(prepared.task, model, batch, optimizer))
-    return step / len(batch) * len(prepared.source) * settings.epochs
-
-
-def _step(task: Task, model: torch.nn.Module, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    torch.autograd.backward(task.loss(model, batch, Noise(batch.keys, 0)).mean())
-    optimizer.step()
-
-
-def _rows(prepared: Prepared, count: int, device: str) -> Batch:
-    return load_batch(prepared.source, slice(0, min(count, len(prepared.source)))).to(device)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Best of a few runs after a first one that pays for set-up."""
-    times = []
-    for _ in range(_REPEATS + 1):
+    def estimate(self, seconds_starting: float) -> Estimate:
         start = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+        store = self._begin("store", self._prepared)
+        beginning = 0.0 if self._asked.place.exists(layout.MANIFEST) else time.perf_counter() - start
+        files, n_bytes = self._beside_shards(store)
+        sketcher = _sketcher_of(store, self._asked.resolved_device())
+        with single_thread():
+            shares = time_shares(sketcher.engine, probe_batch(self._prepared.source).to(sketcher.device))
+        sketching = self._try_sketching(store, sketcher)
+        real = dataclasses.replace(store.manifest, sharded=is_url(self._asked.store))
+        n_shards = real.n_shards * self._n_checkpoints
+        return Estimate(
+            n_examples=real.n_examples,
+            n_checkpoints=self._n_checkpoints,
+            n_tracked_parameters=sketcher.engine.coverage.n_parameters,
+            coverage=sketcher.engine.coverage.summary(),
+            time_shares=shares,
+            n_shards=n_shards,
+            n_files=n_shards * (len(layout.arrays(real)) + 1) + files,
+            n_bytes=n_shards * (layout.shard_bytes(real) + self._record_bytes()) + n_bytes,
+            n_workers=self._where.n_workers,
+            seconds_starting=seconds_starting + beginning,
+            seconds_training=self._seconds_training(),
+            seconds_sketching=self._seconds_sketching(sketching, real) + self._seconds_loading(sketcher),
+            memory=peak_memory(),
+            memory_of_worker=sketching.memory if self._is_spread else 0,
+            notes=self._notes(),
+        )
+
+    # Training
+
+    def _try_training(self, prepared: Prepared) -> TrainingTrial:
+        return try_training(prepared, training_of(self._asked), self._schedule(prepared), self._folder)
+
+    def _schedule(self, prepared: Prepared) -> Schedule:
+        recipe = training_of(self._asked)
+        names = ("batch_size", "epochs", "n_checkpoints", "seed")
+        return Schedule(n_examples=len(prepared.source), **{name: getattr(recipe, name) for name in names})
+
+    def _with(self, prepared: Prepared, weights: Checkpoint) -> Prepared:
+        """As if every checkpoint of the training were the trial's."""
+        return dataclasses.replace(prepared, given=(weights,) * self._n_checkpoints)
+
+    def _seconds_training(self) -> float:
+        if self._training is None or is_trained(self._asked):
+            return 0.0
+        return self._training.whole(self._schedule(self._prepared))
+
+    # The store
+
+    def _begin(self, name: str, prepared: Prepared) -> Store:
+        """A store like the real one, without shards."""
+        settings = dataclasses.replace(self._asked, store=self._folder / name)
+        settings.place.write(REQUEST, json_text(request(settings, prepared)).encode())
+        remember_data(settings, prepared.source, prepared.summary)
+        return begin_store(settings, prepared, Silent())
+
+    def _beside_shards(self, store: Store) -> tuple[int, int]:
+        """How many files there are beside shards and commit records, and their bytes."""
+        sizes = [entry.bytes for entry in store.place.entries()]
+        if self._training is not None:
+            sizes += [self._training.weights.path.stat().st_size] * self._n_checkpoints
+            sizes.append(len(json.dumps(task_settings(self._prepared.task), indent=2)) + _REST_OF_TRAINING_JSON)
+        return len(sizes), sum(sizes)
+
+    def _record_bytes(self) -> int:
+        return max(record.stat().st_size for record in self._folder.glob(f"*/{layout.COMMITS}/*.json"))
+
+    # Sketching
+
+    @property
+    def _is_spread(self) -> bool:
+        """Whether others sketch than this process."""
+        return self._where != Where()
+
+    @property
+    def _n_tried(self) -> int:
+        """Workers of the trial: those of other machines are not started for it, nor more than can compute at once."""
+        return min(self._where.workers, os.cpu_count() or 1)
+
+    def _try_sketching(self, store: Store, sketcher: Sketcher) -> SketchTrial:
+        """With smaller shards, where one of the real size takes long: what a shard costs by itself is then nothing."""
+        rows, a_block = store.manifest.shard_rows, _seconds_a_block(sketcher, self._prepared)
+        block = self._prepared.block
+        blocks = min(rows // block, max(1, int(_LONGEST_UNIT / a_block)))
+        if blocks * block < rows:
+            store = self._begin("smaller", dataclasses.replace(self._prepared, shard_rows=blocks * block))
+        device, stamp = self._asked.resolved_device(), self._prepared.source.stamp()
+        stage = SketchStage.planned(store, self._asked.batch_size, device, stamp)
+        where = Where(workers=self._n_tried)
+        return try_sketching(stage, where, blocks * block, blocks * a_block, self._folder)
+
+    def _seconds_sketching(self, found: SketchTrial, real: Manifest) -> float:
+        slower = self._where.workers / self._n_tried if self._n_tried else 1.0
+        return found.whole(self._left(real), self._where.n_workers, slower)
+
+    def _left(self, real: Manifest) -> list[int]:
+        """Rows of every shard that is still to be made."""
+        if self._asked.place.exists(layout.MANIFEST):
+            begun = Store.open(self._asked.store)
+            return [len(begun.shard_range(shard)) for _, shard in begun.pending()]
+        return [len(layout.shard_range(real, shard)) for shard in range(real.n_shards)] * self._n_checkpoints
+
+    def _seconds_loading(self, sketcher: Sketcher) -> float:
+        """Of every checkpoint but the first, which is part of a worker's set-up."""
+        start = time.perf_counter()
+        sketcher.load(self._n_checkpoints - 1)
+        return (time.perf_counter() - start) * (self._n_checkpoints - 1)
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if self._where.scheduler is not None:
+            notes.append(
+                "The scheduler is not asked for its workers: the time is that of one, as fast as this machine."
+            )
+        if self._where.cluster is not None:
+            notes.append("Jobs are not started for this: workers are taken to be as fast as this machine, at once.")
+        if is_url(self._asked.store):
+            notes.append("The bucket is not written to: the time that sending takes is left out.")
+        return notes
+
+
+def _sketcher_of(store: Store, device: str) -> Sketcher:
+    return Sketcher(SketchPlan.from_json(store.manifest.settings["plan"]), store.folder, device)
+
+
+def _seconds_a_block(sketcher: Sketcher, prepared: Prepared) -> float:
+    """The second one: the first pays for set-up."""
+    batch = load_batch(prepared.source, slice(0, prepared.block))
+    with single_thread():
+        sketcher.gradients(0, batch)
+        start = time.perf_counter()
+        sketcher.gradients(0, batch)
+        return time.perf_counter() - start

@@ -7,6 +7,7 @@ checkpoints and data are all that is read, and the stored norms where they are t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,10 +21,11 @@ from gradstore.data import load_batch, reopen
 from gradstore.devices import usable_device
 from gradstore.sketch.fidelity import Agreement, Fidelity, SampledCheckpoint, measure
 from gradstore.sketch.gram import Blocks, GradientSample
-from gradstore.sketcher import Sketcher, SketchPlan
-from gradstore.store import Store
+from gradstore.sketcher import Sketcher, SketchPlan, sketcher_of
+from gradstore.store import Store, layout
+from gradstore.store.manifest import SketchDtype
 from gradstore.task import Batch, tracked_parameters
-from gradstore_pipelines.fidelity_result import FidelityResult, MeasuredLength
+from gradstore_pipelines.fidelity_result import FidelityResult, MeasuredDtype, MeasuredLength
 from gradstore_pipelines.fidelity_settings import FidelitySettings
 from gradstore_pipelines.progress import Advance, Reporter, Silent
 
@@ -41,14 +43,16 @@ def fidelity(settings: FidelitySettings, reporter: Reporter | None = None) -> Fi
     """
     reporter, store = reporter or Silent(), _open(settings)
     plan = SketchPlan.from_json(store.manifest.settings["plan"])
-    sketcher = Sketcher(plan, store.path, usable_device(settings.device))
+    sketcher = sketcher_of(store, usable_device(settings.device))
     rows, chosen = _sample(store, settings, reporter), _checkpoints(store, settings, reporter)
     batch = load_batch(reopen(store.manifest.provenance["source"]), rows)
     tracked = _tracked(sketcher, store.parameters)
     total = _announce(GradientSample(len(rows), tracked, lambda rows: []), settings, reporter) * len(chosen)
     with reporter.task("exact gradients", total, "gradients") as advance, _full_precision():
         sampled = _sampled_checkpoints(sketcher, tracked, chosen, batch, advance)
-        found = measure(sampled, settings.lengths(store.d_sketch), plan.seed, settings.memory * 1_000_000)
+        lengths, memory = settings.lengths(store.d_sketch), settings.memory * 1_000_000
+        dtype = store.manifest.sketch_dtype
+        found = measure(sampled, lengths, plan.seed, memory, own=store.d_sketch, dtype=dtype)
     return _result(store, settings, rows, chosen, found)
 
 
@@ -73,13 +77,15 @@ def _result(
 ) -> FidelityResult:
     recommended = found.recommended(settings.recall)
     return FidelityResult(
-        store=store.path,
+        store=store.location,
         n_examples=len(rows),
         n_stored=store.n_examples,
         parameters=store.parameters,
         checkpoints=tuple(chosen),
         sketch_dim=store.d_sketch,
-        lengths=tuple(_with_cost(store, agreement) for agreement in found.agreements),
+        sketch_dtype=store.manifest.sketch_dtype,
+        lengths=tuple(_with_cost(store, a, store.manifest.sketch_dtype) for a in found.agreements),
+        dtypes=tuple(MeasuredDtype(dtype, _with_cost(store, a, dtype)) for dtype, a in found.dtypes.items()),
         recall_asked=settings.recall,
         recommended=None if recommended is None else recommended.d_sketch,
         norm_error=_norm_error(store, rows, chosen, found.norms) if store.is_complete else None,
@@ -146,9 +152,10 @@ def _full_precision() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
-def _with_cost(store: Store, agreement: Agreement) -> MeasuredLength:
-    """float16 sketch; float32 norm, loss and latent."""
-    a_row = 2 * agreement.d_sketch + 4 + 4 + 4 * store.manifest.d_latent
+def _with_cost(store: Store, agreement: Agreement, dtype: SketchDtype) -> MeasuredLength:
+    """As if the store were of this length and dtype."""
+    like = dataclasses.replace(store.manifest, d_sketch=agreement.d_sketch, sketch_dtype=dtype, format_version=3)
+    a_row = sum(a.row_bytes for a in layout.arrays(like) if a.parameters in (None, store.parameters))
     return MeasuredLength(agreement, a_row, a_row * store.n_examples * store.n_checkpoints)
 
 

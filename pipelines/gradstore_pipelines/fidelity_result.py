@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from gradstore.sketch.fidelity import Agreement
+from gradstore.store.place import Location
 
 _COUNTS = ("sketch_dim", "bytes_a_row", "bytes_of_store")
 _QUANTITIES = (
@@ -24,7 +24,7 @@ class MeasuredLength:
 
     agreement: Agreement
     bytes_a_row: int
-    """Of one example at one checkpoint: sketch and norm of one set of parameters, loss and latent."""
+    """Of one example at one checkpoint: all that is kept of one set of parameters and of what sets share."""
     bytes_of_store: int
     """All rows of all checkpoints."""
 
@@ -46,10 +46,21 @@ class MeasuredLength:
 
 
 @dataclass(frozen=True)
+class MeasuredDtype:
+    """Sketches of the store's length as one dtype keeps them, against the same in float32; and their cost."""
+
+    dtype: str
+    measured: MeasuredLength
+
+    def to_json(self) -> dict[str, Any]:
+        return {"sketch_dtype": self.dtype, **self.measured.to_json()}
+
+
+@dataclass(frozen=True)
 class FidelityResult:
     """What was measured on a store's own data."""
 
-    store: Path
+    store: Location
     n_examples: int
     """Examples of the sample."""
     n_stored: int
@@ -59,7 +70,10 @@ class FidelityResult:
     checkpoints: tuple[int, ...]
     sketch_dim: int
     """The store's own length."""
+    sketch_dtype: str
+    """The store's own."""
     lengths: tuple[MeasuredLength, ...]
+    dtypes: tuple[MeasuredDtype, ...]
     recall_asked: float
     recommended: int | None
     """The shortest length measured whose recall@10 reaches what was asked."""
@@ -89,8 +103,10 @@ class FidelityResult:
             "parameters": self.parameters,
             "checkpoints": list(self.checkpoints),
             "sketch_dim": self.sketch_dim,
+            "sketch_dtype": self.sketch_dtype,
             "recall_asked": self.recall_asked,
             "recommended_sketch_dim": self.recommended,
             "largest_relative_difference_of_stored_norms": self.norm_error,
             "rows": [length.to_json() for length in self.lengths],
+            "dtypes": [dtype.to_json() for dtype in self.dtypes],
         }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
+from gradstore.store.place import Location
 from gradstore_pipelines.settings import SettingsError
 
 _FEWEST_EXAMPLES = 3
@@ -17,7 +17,7 @@ _LONGEST = 65_536
 class FidelitySettings:
     """Settings of `fidelity`; the string under a field is its documentation."""
 
-    store: Path
+    store: Location
     """The gradient store."""
     sample: int = 256
     """Examples to compare, drawn at random; time grows with the square of their number on large models."""

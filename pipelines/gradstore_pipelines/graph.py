@@ -35,6 +35,7 @@ from gradstore_pipelines.executors import executor_for
 from gradstore_pipelines.graph_settings import GraphSettings
 from gradstore_pipelines.progress import Reporter, Silent
 from gradstore_pipelines.stages.graph import GraphStage
+from gradstore_pipelines.where import Where
 
 _EXACT_UP_TO = 65_536
 _SAMPLE = 256
@@ -103,7 +104,7 @@ def plan_of(settings: GraphSettings) -> GraphPlan:
     store.require_complete()
     if settings.k >= store.n_examples:
         raise QueryError(
-            f"k={settings.k} is more than the {store.n_examples - 1} others of {store.path}; ask for less."
+            f"k={settings.k} is more than the {store.n_examples - 1} others of {store.location}; ask for less."
         )
     method = _method(settings.method, store.n_examples)
     plan = GraphPlan(
@@ -159,8 +160,8 @@ def _find(files: GraphFiles, plan: GraphPlan, device: str, workers: int, pending
             cells = build_cells(space_of(store, plan), files.cells, plan.k, plan.recall, advance)
         reporter.say(f"{cells.n_probes} of {cells.n_cells} cells hold {plan.recall:.0%} of the nearest {plan.k}.")
     left = sum(len(store.shard_range(shard)) for shard in files.pending(plan))
-    stage = GraphStage(store.path, store.parameters, plan.space, device)
-    executor = executor_for(min(workers, pending))
+    stage = GraphStage(store.location, store.parameters, plan.space, device)
+    executor = executor_for(Where(workers=min(workers, pending)), device=device)
     executor.run(stage, reporter, total=plan.n_examples, done=plan.n_examples - left)
 
 
@@ -175,6 +176,6 @@ def _card(files: GraphFiles, plan: GraphPlan, device: str) -> GraphCard:
         cells = Cells.open(files.cells)
         compared = cells.n_probes / cells.n_cells
     unmeasured = GraphCard(plan=plan.digest(), recall=0.0, sampled=len(rows), compared=compared)
-    _, found = KnnGraph(files, plan, unmeasured).rows_at(rows)
+    _, found = KnnGraph(files, plan, unmeasured).rows_at(rows, with_forgotten=True)
     recall = float((found <= true[:, -1:].astype(np.float32)).mean())
     return GraphCard(plan=plan.digest(), recall=recall, sampled=len(rows), compared=compared)

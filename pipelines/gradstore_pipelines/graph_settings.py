@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from gradstore.store.place import Location, as_location
 from gradstore_pipelines.settings import SettingsError
 
 
@@ -14,7 +14,7 @@ from gradstore_pipelines.settings import SettingsError
 class GraphSettings:
     """Settings of `graph`; the string under a field is its documentation."""
 
-    store: Path
+    store: Location
     """The gradient store."""
     space: Literal["gradient", "latent"] = "gradient"
     """What is compared: directions of gradients, or latents."""
@@ -39,7 +39,7 @@ class GraphSettings:
 
     def __post_init__(self) -> None:
         """Paths may be given as strings."""
-        object.__setattr__(self, "store", Path(self.store))
+        object.__setattr__(self, "store", as_location(self.store))
         object.__setattr__(self, "checkpoint", tuple(self.checkpoint))
         if self.k < 1:
             raise SettingsError(f"--k is {self.k}; it must be at least 1.")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,9 @@ from gradstore.rehearsal import build_model, rehearse, saved_bytes
 from gradstore.store.layout import MANIFEST
 from gradstore.task import Batch, Task, require_distinct_sets
 from gradstore_pipelines.progress import Reporter
+from gradstore_pipelines.remembered import remembered_data
 from gradstore_pipelines.settings import BuildSettings
 
-SCAN = "build/scan.json"
 _PROBE_EXAMPLES = 4
 
 
@@ -40,8 +38,7 @@ class Prepared:
 def prepare(settings: BuildSettings, reporter: Reporter) -> Prepared:
     """Open and scan the data, make the task, find given checkpoints: everything that can be refused early."""
     settings.resolved_device()  # refused before the data are read
-    source = _open(settings, reporter)
-    summary = _summary(settings.store, source, reporter)
+    source, summary = remembered_data(settings) or _scanned(settings, reporter)
     task = make_task(settings.model, summary, source.example_shape)
     if task.needs_labels and source.label_names is None:
         raise MissingLabelsError(
@@ -63,7 +60,7 @@ def _tried_out(settings: BuildSettings, source: ExampleSource, task: Task) -> in
         TaskError: building the model, its loss or its latent fails.
     """
     begun = settings.begun_block()
-    if begun is not None and (settings.store / MANIFEST).is_file():
+    if begun is not None and settings.place.exists(MANIFEST):
         return begun
     device = settings.resolved_device()
     model, batch = build_model(task).to(device), probe_batch(source).to(device)
@@ -91,6 +88,7 @@ def request(settings: BuildSettings, prepared: Prepared) -> dict[str, Any]:
         **{name: getattr(settings, name) for name in ("sketch_dim", "draws", "seed")},
         "parameters": list(sets) if len(sets) > 1 else sets[0],
         **({"per_layer_norms": True} if settings.per_layer_norms else {}),
+        **({"sketch_dtype": settings.sketch_dtype} if settings.sketch_dtype != "float16" else {}),
         "shard_rows": prepared.shard_rows,
         "block": prepared.block,
     }
@@ -102,21 +100,12 @@ def probe_batch(source: ExampleSource) -> Batch:
     return load_batch(source, np.linspace(0, len(source) - 1, n).astype(np.int64))
 
 
-def _open(settings: BuildSettings, reporter: Reporter) -> ExampleSource:
+def _scanned(settings: BuildSettings, reporter: Reporter) -> tuple[ExampleSource, DataSummary]:
+    """Open the data and read them once."""
     source = open_source(
         settings.source, labels=settings.labels, image_size=settings.image_size, on_corrupt=settings.on_corrupt
     )
     for note in source.notes():
         reporter.say(note)
-    return source
-
-
-def _summary(store: Path, source: ExampleSource, reporter: Reporter) -> DataSummary:
-    """Scan the data, unless nothing has touched them since the store was made."""
-    remembered = store / SCAN
-    if (store / MANIFEST).is_file() and remembered.is_file():
-        known = json.loads(remembered.read_text())
-        if known["stamp"] == source.stamp():
-            return DataSummary.from_json(known["summary"])
     with reporter.task("scan", len(source), "rows") as advance:
-        return scan(source, advance)
+        return source, scan(source, advance)

@@ -12,8 +12,14 @@ Advance = Callable[[int], None]
 class Reporter(Protocol):
     """Receives progress and words."""
 
-    def task(self, title: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Advance]:
-        """A piece of work of `total` units, `done` of them already; the value says how many more are."""
+    def task(
+        self, title: str, total: int, unit: str, done: int = 0, *, unit_bytes: int = 0
+    ) -> AbstractContextManager[Advance]:
+        """A piece of work of `total` units, `done` of them already; the value says how many more are.
+
+        Args:
+            unit_bytes: what each of them writes, for the speed in bytes.
+        """
 
     def say(self, message: str) -> None:
         """One line for a person."""
@@ -40,7 +46,7 @@ class Silent:
     """A reporter that reports nothing."""
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def task(self, title: str, total: int, unit: str, done: int = 0, *, unit_bytes: int = 0) -> Iterator[Advance]:
         yield lambda n: None
 
     def say(self, message: str) -> None:

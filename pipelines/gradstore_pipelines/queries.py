@@ -118,7 +118,7 @@ def _require_like(store: Store, path: Path, values: Shaped[np.ndarray, "query ..
     expected, found = tuple(data["example_shape"]), tuple(values.shape[1:])
     if (found, values.dtype.name) != (expected, data["dtype"]):
         raise QueryError(
-            f"'{path}' holds {values.dtype.name} examples of shape {found}; those of '{store.path}' are "
+            f"'{path}' holds {values.dtype.name} examples of shape {found}; those of '{store.location}' are "
             f"{data['dtype']} of shape {expected}. Give queries prepared as the data were."
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -11,7 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gradstore.data import ExampleSource, reopen
+from gradstore.ranking.rank import cut_off_of
 from gradstore.report.page import Card, render_page
+from gradstore.search.filters import Filter
 from gradstore.search.latent import nearest_latents
 from gradstore.store import Store
 from gradstore.store.files import write_atomically
@@ -38,8 +40,9 @@ def write_report(store: Store, table: pa.Table, path: Path, title: str, facts: M
         title=title,
         facts={**_facts(store), **(facts or {})},
         suspicious=_cards(store, source, suspicious, with_neighbours=True),
-        ordinary=_cards(store, source, ordinary.take(list(range(ordinary.num_rows))[::-1]), with_neighbours=False),
+        ordinary=_cards(store, source, ordinary.take(np.arange(ordinary.num_rows)[::-1]), with_neighbours=False),
         scores=table.column("score").to_numpy(),
+        cut_off=cut_off_of(table),
     )
     write_atomically(path, page.encode())
 
@@ -57,14 +60,16 @@ def _cards(store: Store, source: ExampleSource, table: pa.Table, *, with_neighbo
 
 
 def _words(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("id", "rank", "score", "percentile", "label", "path", "reason")}
+    return {name: row[name] for name in ("id", "rank", "score", "percentile", "label", "path", "reason", "kind")}
 
 
 def _pictures_beside(store: Store, source: ExampleSource, rows: NDArray[np.int64]) -> list[list[NDArray[Any]]]:
     """Pictures of each row's nearest neighbours in the last checkpoint's latent space."""
     last = store.n_checkpoints - 1
-    k = min(_NEIGHBOURS, store.n_examples - 1)
-    found = nearest_latents(store, store.latent_rows(last, rows), k, checkpoint=last, exclude=rows.tolist())
+    kept = Filter.kept(store)
+    k = min(_NEIGHBOURS, (store.n_examples if kept is None else int(kept.allowed.sum())) - 1)
+    points = store.latent_rows(last, rows)
+    found = nearest_latents(store, points, k, checkpoint=last, exclude=rows.tolist(), filter=kept)
     return [list(source.rows(near)) for near in found.indices]
 
 
@@ -77,7 +82,7 @@ def _facts(store: Store) -> dict[str, str]:
         "Checkpoints": f"{store.n_checkpoints}",
         "Tracked parameters": store.parameters,
         "Sketch": f"{store.d_sketch:,} numbers a gradient",
-        "Store": short_path(store.path),
+        "Store": short_path(store.location),
     }
 
 

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gradstore.errors import GradstoreError
+from gradstore.errors import DeviceError
+from gradstore.store.place import Location, Place, as_location, local_folder, place_of
+from gradstore_pipelines.cluster_table import ClusterTable
+from gradstore_pipelines.settings_error import SettingsError as SettingsError
+from gradstore_pipelines.where import Tls, Where
 
 # Rows evaluated together, the store's own: see gradstore.sketcher. The default VAE on 28 x 28 images takes 181 us a row
 # in blocks of 64, 101 in 256 and 93 in 512 (calling torch costs as much as it computes); a GPU is idle on few rows.
@@ -19,24 +23,23 @@ _GROWS_TO, _SHRINKS_FROM = 32 << 20, 128 << 20
 # Half of what reads fastest, by a few percent: a worker holds one shard in memory, and a killed one loses one.
 _SHARD_BYTES = 8 << 20
 _SHARDS_AT_LEAST = 8
+_BYTES = {"float16": 2, "float32": 4, "int8": 1}
+REQUEST = "build/request.json"
+"""What was asked before there was a store."""
 _LARGEST_SEED = 2**63 - 1
-
-
-class SettingsError(GradstoreError, ValueError):
-    """A build setting out of its range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings:
     """Settings of `build`; the string under a field is its documentation."""
 
-    source: Path
-    """The data: .npy, .npz, an IDX file, or a folder of images."""
-    store: Path
-    """Where the gradient store is, or will be."""
+    source: Location
+    """The data: .npy, .npz, an IDX file, or a folder of images; also in a bucket, as s3://bucket/x.npy."""
+    store: Location
+    """Where the gradient store is, or will be: a folder, or s3://bucket/prefix (gs and az as well)."""
     model: str = "vae"
     """vae, autoencoder, classifier, or your own Task as module:object or file.py:object."""
-    labels: Path | None = None
+    labels: Location | None = None
     """Labels in a file of their own."""
     image_size: int | None = None
     """Side to which the images of a folder are resized."""
@@ -51,6 +54,9 @@ class BuildSettings:
     one pass over the data."""
     sketch_dim: int = 1024
     """Numbers kept of each gradient."""
+    sketch_dtype: Literal["float16", "float32", "int8"] = "float16"
+    """How those numbers are kept: int8, with a scale a row, takes half the bytes of float16, float32 twice; see the
+    fidelity command."""
     draws: int = 1
     """Monte Carlo draws that a stochastic loss is averaged over."""
     epochs: int = 15
@@ -66,7 +72,17 @@ class BuildSettings:
     seed: int = 0
     """Of initial weights, shuffling, noise and projection."""
     workers: int = 0
-    """Processes that sketch: 0 is this one, more start a local Dask cluster."""
+    """Processes that sketch: 0 is this one, more start a local Dask cluster; with --device cuda one a GPU."""
+    scheduler: str | None = None
+    """Sketch on the workers of a running Dask scheduler: tcp://host:8786, or tls://host:8786 with the --tls files."""
+    tls_ca_file: Path | None = None
+    """Certificate authority by which client, scheduler and workers know one another."""
+    tls_cert: Path | None = None
+    """This client's certificate."""
+    tls_key: Path | None = None
+    """Its key."""
+    cluster: Path | None = None
+    """Sketch in jobs of a batch system (slurm, pbs, sge, lsf) that this TOML file describes."""
     per_layer_norms: bool = False
     """Also keep the norm of every layer's gradient."""
     shard_rows: int | None = None
@@ -81,8 +97,7 @@ class BuildSettings:
                 raise SettingsError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
         if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SettingsError(f"--learning-rate is {self.learning_rate}; it must be a number above 0.")
-        if self.workers < 0:
-            raise SettingsError(f"--workers is {self.workers}; 0 means this process, N > 0 that many more.")
+        self.where()
         if self.shard_rows is not None and (self.shard_rows < _BLOCK or self.shard_rows % _BLOCK):
             raise SettingsError(f"--shard-rows is {self.shard_rows}; it must be a multiple of {_BLOCK}.")
         if not 0 <= self.seed <= _LARGEST_SEED:
@@ -90,9 +105,9 @@ class BuildSettings:
         self._check_parameters()
 
     def _convert(self) -> None:
-        for name in ("source", "store", "labels"):
+        for name in ("source", "store", "labels", "tls_ca_file", "tls_cert", "tls_key"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else Path(value))
+            object.__setattr__(self, name, None if value is None else as_location(value))
         for name in ("parameters", "checkpoints"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(map(str, value)))
@@ -104,19 +119,37 @@ class BuildSettings:
         if twice:
             raise SettingsError(f"--parameters {twice[0]!r} is given more than once; every set must be another.")
 
+    def where(self) -> Where:
+        """Where it sketches.
+
+        Raises:
+            SettingsError: several places, files that are not there, or a table that cannot be understood.
+        """
+        return Where(
+            workers=self.workers,
+            scheduler=self.scheduler,
+            tls=Tls.of(self.tls_ca_file, self.tls_cert, self.tls_key),
+            cluster=self._table(),
+        )
+
+    def _table(self) -> ClusterTable | None:
+        """A recipe gives the table itself."""
+        given: object = self.cluster
+        return given if given is None or isinstance(given, ClusterTable) else ClusterTable.read(Path(str(given)))
+
     def rows_a_shard(self, n_examples: int, block: int) -> int:
         """Whole blocks: shards of 8 MiB, but about eight of them, so that small data is resumed and shared out too."""
         if self.shard_rows is not None:
             return self.shard_rows
-        by_size = _SHARD_BYTES // (2 * self.sketch_dim)
+        by_size = _SHARD_BYTES // (_BYTES[self.sketch_dtype] * self.sketch_dim)
         by_count = -(-n_examples // _SHARDS_AT_LEAST)
         return max(block, -(-min(by_size, by_count) // block) * block)
 
     def begun_block(self) -> int | None:
         """Rows evaluated together in a store that is begun: another device may finish it, by the same."""
-        if not self.request_file.is_file():
+        if not self.place.exists(REQUEST):
             return None
-        return int(json.loads(self.request_file.read_bytes())["block"])
+        return int(json.loads(self.place.read(REQUEST))["block"])
 
     def block(self, n_examples: int, bytes_an_example: int) -> int:
         """Rows evaluated together in a new store.
@@ -127,7 +160,7 @@ class BuildSettings:
         Args:
             bytes_an_example: what its loss keeps for the backward pass (`gradstore.rehearsal.saved_bytes`).
         """
-        on_cuda = self.resolved_device().startswith("cuda")
+        on_cuda = self.sketching_device().startswith("cuda")
         at_most = min(_LARGEST_BLOCK, n_examples // 16, _GROWS_TO // max(bytes_an_example, 1))
         block = _BLOCK
         while 2 * block <= max(_BLOCK_CUDA if on_cuda else 0, at_most) and (self.shard_rows or 0) % (2 * block) == 0:
@@ -137,15 +170,36 @@ class BuildSettings:
         return block
 
     @property
-    def request_file(self) -> Path:
-        """What was asked before there was a store."""
-        return self.store / "build" / "request.json"
+    def place(self) -> Place:
+        """Where the store lies, or will."""
+        return place_of(self.store)
+
+    @property
+    def folder(self) -> Path:
+        """Where training goes on: the store's own folder, or, for one in a bucket, a folder of the cache."""
+        return local_folder(self.store)
 
     def resolved_device(self) -> str:
-        """`auto` becomes the GPU where torch sees one; DeviceError where there is no such device."""
+        """`auto` becomes the GPU where torch sees one; DeviceError where there is no such device.
+
+        Where others sketch, this machine need not have it: it then prepares on the CPU.
+        """
         from gradstore.devices import usable_device
 
-        return usable_device(self.device)
+        try:
+            return usable_device(self.device)
+        except DeviceError:
+            if not (self._is_elsewhere and self.device.startswith("cuda")):
+                raise
+            return "cpu"
+
+    def sketching_device(self) -> str:
+        """What workers are told: those of other machines look for themselves."""
+        return self.device if self._is_elsewhere else self.resolved_device()
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self.scheduler is not None or self.cluster is not None
 
     def training(self) -> Mapping[str, Any] | None:
         """The training recipe as JSON, None when weights are given."""

@@ -105,7 +105,7 @@ def make_store(path: Path, n_examples: int, d_sketch: int, n_checkpoints: int) -
         sketches *= np.exp(random.standard_normal((size, 1), dtype=np.float32) / 2)
         rows = SetRows(sketches, np.square(sketches).sum(axis=1, dtype=np.float64))
         nothing = np.zeros(size, np.float32)
-        store.write_shard(checkpoint, shard, ShardRows({"all": rows}, nothing, nothing[:, None]), "benchmark")
+        store.write_shard(checkpoint, shard, ShardRows({"all": rows}, nothing, nothing[:, None]))
     return store
 
 

@@ -85,7 +85,7 @@ def make_store(folder: Path, options: argparse.Namespace) -> Store:
         gradients *= np.exp(0.6 * random.standard_normal((size, 1), dtype=np.float32))
         rows = SetRows(gradients, np.square(gradients, dtype=np.float64).sum(axis=1))
         zeros = np.zeros((size, 1), np.float32)
-        store.write_shard(checkpoint, shard, ShardRows({"all": rows}, zeros[:, 0], zeros), "benchmark")
+        store.write_shard(checkpoint, shard, ShardRows({"all": rows}, zeros[:, 0], zeros))
     return store
 
 

@@ -21,11 +21,13 @@ def gradstore() -> Gradstore:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data under the names that the help texts use: digits.npz, photos/ and digit.png."""
+    """Data under the names that the help texts use: digits.npz, more.npz, photos/ and digit.png."""
     folder, rng = tmp_path_factory.mktemp("cli"), np.random.default_rng(0)
     images = rng.integers(0, 256, (130, 8, 8), dtype=np.uint8)
     ids = np.array([f"digit-{row:04d}" for row in range(len(images))])
     np.savez(folder / "digits.npz", images=images, labels=np.arange(len(images)) % 10, ids=ids)
+    more = rng.integers(0, 256, (70, 8, 8), dtype=np.uint8)
+    np.savez(folder / "more.npz", images=more, labels=np.arange(70) % 10, ids=[f"more-{row:04d}" for row in range(70)])
     Image.fromarray(images[7]).save(folder / "digit.png")
     (folder / "photos" / "cats").mkdir(parents=True)
     for row in range(6):
@@ -47,3 +49,9 @@ def store(gradstore: Gradstore, folder: Path, small_build: tuple[object, ...]) -
     built = gradstore(*small_build, "--store", folder / "small.store")
     assert built.exit_code == 0, built.stderr
     return folder / "small.store"
+
+
+@pytest.fixture
+def short_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dry runs count the same, and measure less."""
+    monkeypatch.setattr("gradstore_pipelines.trial._SECONDS", 0.01)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
 
 Gradstore = Callable[..., Result]
@@ -42,6 +43,7 @@ def test_a_missing_shard_is_made_again_by_the_same_command(
     assert json.loads(ran.stdout)["sketched_shards"] == 1
 
 
+@pytest.mark.usefixtures("short_trials")
 def test_dry_run_counts_and_writes_nothing(gradstore: Gradstore, small_build: Words, tmp_path: Path) -> None:
     store = tmp_path / "new.store"
     ran = gradstore(*small_build, "--store", store, "--dry-run", "--json")
@@ -50,6 +52,7 @@ def test_dry_run_counts_and_writes_nothing(gradstore: Gradstore, small_build: Wo
     assert not store.exists()
 
 
+@pytest.mark.usefixtures("short_trials")
 def test_dry_run_prints_numbers_for_people(gradstore: Gradstore, small_build: Words, tmp_path: Path) -> None:
     ran = gradstore(*small_build, "--store", tmp_path / "new.store", "--dry-run")
     assert "Examples            130\n" in ran.stdout

@@ -36,9 +36,9 @@ def small_sketches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradstore_cli.build.settings_from", small)
 
 
-@pytest.mark.usefixtures("small_sketches")
+@pytest.mark.usefixtures("small_sketches", "short_trials")
 def test_examples_work_one_after_the_other(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("digits.npz", "digit.png"):
+    for name in ("digits.npz", "more.npz", "digit.png"):
         shutil.copy(folder / name, tmp_path)
     shutil.copytree(folder / "photos", tmp_path / "photos")
     monkeypatch.chdir(tmp_path)

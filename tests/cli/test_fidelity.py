@@ -26,16 +26,19 @@ def test_json_holds_every_length_and_the_recommendation(found: dict[str, Any]) -
     good = [row["sketch_dim"] for row in found["rows"] if row["recall_10"] >= 0.9]
     assert found["recommended_sketch_dim"] == (good[0] if good else None)
     assert all(row["recall_100"] is None for row in found["rows"])
+    assert {row["sketch_dtype"]: row["recall_10"] for row in found["dtypes"]}["float32"] == 1
 
 
 def test_the_table_goes_to_stdout_and_the_words_to_stderr(gradstore: Gradstore, store: Path) -> None:
     ran = gradstore("fidelity", store, "--sample", 40, "--sketch-dim", 64, "--sketch-dim", 512, "--recall", 0.01)
     assert ran.exit_code == 0
-    heading, _, own, longer = ran.stdout.splitlines()
+    heading, _, own, longer, *dtypes = ran.stdout.splitlines()
     assert "recall@10" in heading
     assert own.split()[0] == "64"
     assert own.endswith("this store, recommended")
     assert longer.split()[0] == "512"
+    assert [line.split()[0] for line in dtypes[-3:]] == ["float16", "float32", "int8"]
+    assert dtypes[-3].endswith("this store")
     assert "64 is the shortest length measured that reaches a recall@10 of 0.01." in ran.stderr
     assert "a store keeps the exact norm of every gradient" in ran.stderr
     assert "Recall@100 needs a --sample of 201 or more" in ran.stderr

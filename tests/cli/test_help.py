@@ -19,8 +19,9 @@ HEAVY = {"torch", "numpy", "zarr", "dask", "distributed", "faiss", "pyarrow", "s
 
 def test_all_commands_are_there() -> None:
     assert list(COMMANDS) == [
-        *("demo", "build", "rank-outliers", "proponents", "opponents"),
+        *("demo", "build", "run", "submit", "rank-outliers", "proponents", "opponents"),
         *("neighbours", "credibility", "index", "graph", "fidelity", "status", "show", "verify"),
+        *("forget", "append", "diff"),
     ]
 
 

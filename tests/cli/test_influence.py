@@ -169,7 +169,7 @@ def test_an_empty_list_of_ids_is_refused(gradstore: Gradstore, store: Path, tmp_
     (tmp_path / "none.txt").touch()
     ran = gradstore("proponents", store, "--id", "digit-0003", "--only-ids", tmp_path / "none.txt")
     assert ran.exit_code == 1
-    assert "Nothing is left to search" in ran.stderr
+    assert "holds no id. Give a text file" in ran.stderr
 
 
 def test_queries_with_nan_are_refused(gradstore: Gradstore, store: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_json_is_the_library_s_ranking(gradstore: Gradstore, store: Path) -> Non
 
 def test_screen_shows_twenty_with_reasons(gradstore: Gradstore, store: Path) -> None:
     lines = gradstore("rank-outliers", store).stdout.splitlines()
-    assert lines[0].split() == ["rank", "id", "label", "score", "percentile", "reason"]
+    assert lines[0].split() == ["rank", "id", "label", "score", "percentile", "kind", "reason"]
     assert sum("digit-" in line for line in lines) == 20
 
 
@@ -43,6 +43,13 @@ def test_a_file_holds_every_example_in_the_format_of_its_name(
 def test_format_without_a_file_streams_to_stdout(gradstore: Gradstore, store: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(gradstore("rank-outliers", store, "--format", "csv").stdout)))
     assert [int(row["rank"]) for row in rows] == list(range(1, 131))
+
+
+def test_it_says_how_many_seem_bad(gradstore: Gradstore, store: Path) -> None:
+    ran = gradstore("rank-outliers", store, "--json")
+    found = json.loads(ran.stdout)["cut_off"]
+    assert 0 <= found["low"] <= found["n"] <= found["high"] <= 130
+    assert "look bad (likely" in ran.stderr
 
 
 def test_signal_orders_the_ranking(gradstore: Gradstore, store: Path) -> None:

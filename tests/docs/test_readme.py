@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from gradstore_cli.main import app
+from tests.buckets import s3
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +52,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(images[row]).resize((12, 12)).save(path)
     Image.fromarray(images[70]).resize((12, 12)).save(folder / "query.png")
     np.savez(folder / "digits.npz", images=images[:100], labels=labels[:100])
+    np.savez(folder / "more.npz", images=images[100:110], labels=labels[100:110])
     write_idx(folder / "train-images-idx3-ubyte.gz", images[:80])
     write_idx(folder / "train-labels-idx1-ubyte.gz", labels[:80].astype(np.uint8))
     (task,) = (text for language, text in blocks() if language == "python" and "class MyTask" in text)
@@ -66,9 +68,9 @@ def write_idx(path: Path, values: np.ndarray[tuple[int, ...], np.dtype[np.uint8]
     path.write_bytes(gzip.compress(header + values.tobytes()))
 
 
-def run(command: str, folder: Path) -> None:
-    """A README command, in this process; Fashion-MNIST is its small stand-in."""
-    words = shlex.split(command.replace(FASHION, str(folder)))
+def run(command: str, folder: Path, bucket: str) -> None:
+    """A README command, in this process; Fashion-MNIST is its small stand-in, the bucket one of this machine."""
+    words = shlex.split(command.replace(FASHION, str(folder)).replace("s3://bucket", bucket))
     assert words[0] == "gradstore", command
     short = ["--epochs", "5"] if words[1] == "build" and "my_task.py:MyTask" not in words else []
     done = CliRunner().invoke(app, [*words[1:], *short])
@@ -77,6 +79,12 @@ def run(command: str, folder: Path) -> None:
 
 def test_every_command_and_python_block_runs(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop)
+    with s3(workshop / "cache") as bucket:
+        ran = run_all(workshop, bucket)
+    assert ran == sum(command.startswith("gradstore ") for command in commands()) > 10
+
+
+def run_all(workshop: Path, bucket: str) -> int:
     ran = 0
     for language, text in blocks():
         if language == "python":
@@ -86,9 +94,9 @@ def test_every_command_and_python_block_runs(workshop: Path, monkeypatch: pytest
         for line in text.splitlines() if language == "bash" else []:
             command = re.sub(r"\s+# .*$", "", line).strip()
             if command.startswith("gradstore "):
-                run(command, workshop)
+                run(command, workshop, bucket)
                 ran += 1
-    assert ran == sum(command.startswith("gradstore ") for command in commands()) > 10
+    return ran
 
 
 def test_set_up_is_two_commands_of_one_line_each() -> None:

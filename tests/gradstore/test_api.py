@@ -54,7 +54,7 @@ def exact(opened: gradstore.GradientStore, images: np.ndarray[Any, Any]) -> np.n
     by_checkpoint = []
     for checkpoint in plan.checkpoints:
         model = sketcher.engine.task.build().eval()
-        load_checkpoint(model, type(checkpoint)(opened.store.path / checkpoint.path, checkpoint.learning_rate))
+        load_checkpoint(model, type(checkpoint)(opened.store.folder / checkpoint.path, checkpoint.learning_rate))
         grads = autograd_gradients(sketcher.engine.task, model, batch, plan.seed)
         tracked = [g.flatten(1) for name, g in grads.items() if name.startswith("encoder.")]
         by_checkpoint.append(torch.cat(tracked, dim=1).numpy())
@@ -114,7 +114,7 @@ def loss_change(opened: gradstore.GradientStore, task: Any, step: np.ndarray[Any
 
     checkpoint = opened.sketcher.plan.checkpoints[-1]
     model = task.build().double().eval()
-    load_checkpoint(model, type(checkpoint)(opened.store.path / checkpoint.path, checkpoint.learning_rate))
+    load_checkpoint(model, type(checkpoint)(opened.store.folder / checkpoint.path, checkpoint.learning_rate))
     image = torch.from_numpy((load_digits().images[query] * 15).astype(np.uint8))[None, None].double() / 255
     keys = example_keys([str(query)])
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_signals_are_kept_until_a_row_changes(opened: gradstore.GradientStore) -
     told: list[tuple[int, int]] = []
     opened.rank(progress=lambda *done: told.append(done))
     assert told == []
-    (opened.store.path / "signals.parquet").unlink()
+    (opened.store.folder / "signals.parquet").unlink()
     opened.rank(signals=["gradient_distance"], by="loss", progress=lambda *done: told.append(done))
     assert told[-1] == (N * 5, N * 5)
 
@@ -214,7 +214,7 @@ def test_latents_of_queries_are_those_that_were_stored(
 def test_damaged_files_are_named_or_made_again(opened: gradstore.GradientStore, tmp_path: Path) -> None:
     import shutil
 
-    shutil.copytree(opened.store.path, tmp_path / "copy")
+    shutil.copytree(opened.store.folder, tmp_path / "copy")
     damaged = gradstore.open(tmp_path / "copy")
     expected = damaged.rank(by="loss")
     kept = tmp_path / "copy" / "signals.parquet"
@@ -235,7 +235,7 @@ def test_damaged_files_are_named_or_made_again(opened: gradstore.GradientStore, 
 def test_an_unfinished_store_is_not_ranked(opened: gradstore.GradientStore, tmp_path: Path) -> None:
     import shutil
 
-    shutil.copytree(opened.store.path, tmp_path / "copy")
+    shutil.copytree(opened.store.folder, tmp_path / "copy")
     Store.open(tmp_path / "copy").discard(0, 0)
     with pytest.raises(StoreIncompleteError):
         gradstore.open(tmp_path / "copy").rank()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,5 +59,5 @@ def another_numba(made: object) -> None:
 
 def test_where_numba_keeps_its_files_otherwise_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradstore.compiled._name_files_by_content", another_numba)
-    plain = compiled(lambda values: values + 1)
+    plain: Any = compiled(lambda values: values + 1)
     np.testing.assert_array_equal(plain(np.arange(3)), [1, 2, 3])

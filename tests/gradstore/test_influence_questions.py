@@ -95,9 +95,9 @@ def test_a_preconditioner_is_fitted_once_for_each_damping(
 ) -> None:
     fitted, fit = list[float](), Preconditioner.fit
 
-    def counted(rows: SketchRows, *, damping: float) -> Preconditioner:
-        fitted.append(damping)
-        return fit(rows, damping=damping)
+    def counted(rows: SketchRows, **options: Any) -> Preconditioner:
+        fitted.append(options["damping"])
+        return fit(rows, **options)
 
     monkeypatch.setattr(Preconditioner, "fit", counted)
     for damping in (0.1, 0.1, 0.2):
@@ -113,7 +113,7 @@ def test_an_answer_says_which_search_it_is_from_and_why(opened: GradientStore) -
 
 def test_an_unfinished_store_is_answered_from_what_is_done(opened: GradientStore) -> None:
     opened.store.discard(1, 5)  # rows 20 to 23 at checkpoint 1
-    unfinished = GradientStore(type(opened.store).open(opened.store.path))
+    unfinished = GradientStore(type(opened.store).open(opened.store.folder))
     table = unfinished.proponents("x3", 19)
     assert ids(table) == best(influence()[QUERY], range(20))
     assert json.loads(table.schema.metadata[COVERAGE.encode()]) == {"n_searched": 20, "n_examples": N}

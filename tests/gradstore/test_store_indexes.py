@@ -70,7 +70,7 @@ def test_a_flipped_bit_is_noticed_when_the_index_is_opened(opened: GradientStore
     content[len(content) // 2] ^= 4
     path.write_bytes(content)
     with pytest.raises(IndexFileError, match="does not hold the bytes that were written"):
-        gradstore.open(opened.store.path).search("x5", index="flat")
+        gradstore.open(opened.store.folder).search("x5", index="flat")
 
 
 def test_an_unfinished_store_gets_no_index(tmp_path: Path) -> None:

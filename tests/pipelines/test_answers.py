@@ -52,7 +52,7 @@ def listing(store: Store, rows: list[int]) -> Listing:
 
 def write(store: Store, asked: Asked, rows: list[int]) -> list[str]:
     lists = [listing(store, rows)] * 2
-    return list(write_answers(store, asked, lists, store.path.parent / "a.html", "html", meaning="m", facts={}))
+    return list(write_answers(store, asked, lists, store.folder.parent / "a.html", "html", meaning="m", facts={}))
 
 
 def test_every_example_is_shown_beside_its_own_id(store: Store, sheets: list[report.Sheet]) -> None:
@@ -86,7 +86,7 @@ def test_a_set_that_was_asked_as_one_is_one_answer(store: Store, sheets: list[re
 def test_without_its_data_the_sheet_says_so_and_lists_ids(
     store: Store, sheets: list[report.Sheet], spoil: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = store.path.parent / "data.npy"
+    data = store.folder.parent / "data.npy"
     if spoil == "gone":
         data.unlink()
     elif spoil == "shorter":

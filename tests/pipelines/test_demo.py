@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -9,6 +11,7 @@ import pytest
 
 from gradstore.ranking.signals import SIGNALS
 from gradstore_pipelines.demo import KINDS, DemoResult, photo_patches, planted_digits, run_demo
+from gradstore_pipelines.settings_error import SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,12 @@ def test_running_it_again_changes_nothing(result: DemoResult) -> None:
     again = run_demo(result.data.parent)
     assert again.signals == result.signals
     assert (again.parquet.read_bytes(), again.html.read_bytes()) == before
+
+
+def test_a_seed_below_0_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--seed is -1"):
+        run_demo(tmp_path / "demo", seed=-1)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_planted_errors_are_the_stated_kinds_and_the_rest_is_untouched() -> None:

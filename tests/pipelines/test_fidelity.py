@@ -15,6 +15,7 @@ import pytest
 from gradstore.errors import QueryError, SourceNotFoundError, StoreNotFoundError
 from gradstore.search.rows import stored_queries
 from gradstore.store import Store
+from gradstore.store.sealed import sealed
 from gradstore_pipelines.build_store import build
 from gradstore_pipelines.fidelity import fidelity
 from gradstore_pipelines.fidelity_result import FidelityResult
@@ -34,7 +35,7 @@ class Listener:
         self.total = self.done = 0
 
     @contextmanager
-    def task(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    def task(self, title: str, total: int, unit: str, done: int = 0, *, unit_bytes: int = 0) -> Iterator[Advance]:
         self.total += total
         yield self._advance
 
@@ -162,8 +163,8 @@ def test_two_examples_are_too_few(tmp_path: Path) -> None:
 def test_data_that_have_gone_are_named(store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
-    manifest = (copy / "manifest.json").read_text()
-    (copy / "manifest.json").write_text(manifest.replace("rows.npy", "gone.npy"))
+    manifest = (copy / "manifest.json").read_text().replace("rows.npy", "gone.npy")
+    (copy / "manifest.json").write_text(sealed(json.loads(manifest)))
     with pytest.raises(SourceNotFoundError, match=r"gone\.npy"):
         measured(copy)
     with pytest.raises(StoreNotFoundError):

@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def settings(store: Store, **changes: Any) -> GraphSettings:
-    return GraphSettings(store=store.path, **({"k": 7} | changes))
+    return GraphSettings(store=store.folder, **({"k": 7} | changes))
 
 
 def stored_units(store: Store) -> Array:
@@ -139,7 +139,7 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(tmp_path: Path, store
     build_graph(settings(whole))
     files, plan = GraphFiles(store, "gradient"), plan_of(settings(store))
     files.begin(plan)
-    stage = GraphStage(store.path, store.parameters, "gradient")
+    stage = GraphStage(store.folder, store.parameters, "gradient")
     stage.run_unit(Unit(ALL_CHECKPOINTS, 3))
     with pytest.raises(IndexNotFoundError, match="is not finished: 1 of 5 shards are done"):
         KnnGraph.open(store, "gradient")
@@ -172,7 +172,7 @@ def test_a_lost_shard_is_found_again(store: Store) -> None:
 def test_a_graph_of_other_rows_is_refused_and_made_anew(tmp_path: Path, store: Store) -> None:
     build_graph(settings(store))
     other = store_of(tmp_path / "other", points(seed=1), shard_rows=64)
-    shutil.copytree(store.path / "graph", other.path / "graph")
+    shutil.copytree(store.folder / "graph", other.folder / "graph")
     with pytest.raises(IndexMismatchError, match=r"other rows .* Run: gradstore graph .*other --space gradient"):
         KnnGraph.open(other, "gradient")
     assert build_graph(settings(other)).shards == 5
@@ -194,7 +194,7 @@ def test_a_set_of_parameters_has_a_graph_of_its_own(tmp_path: Path) -> None:
     store = Store.create(tmp_path / "store", manifest, example_batches([f"x{row}" for row in range(11)]))
     arrays = arrays_for(store)
     for checkpoint, shard in store.pending():
-        store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays), "test")
+        store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays))
     first = build_graph(settings(store, k=2))
     second = build_graph(settings(store, k=2, parameters="decoder"))
     assert (first.folder.name, second.folder.name) == ("gradient", "gradient-1")
@@ -203,10 +203,10 @@ def test_a_set_of_parameters_has_a_graph_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_estimate_writes_nothing(store: Store) -> None:
-    before = content(store.path)
+    before = content(store.folder)
     estimate = estimate_graph(settings(store, method="cells"))
     assert (estimate.graph_bytes, estimate.copy_bytes) == (N * 7 * 12, N * (2 * 2 * (24 + 2) + 4))
-    assert content(store.path) == before
+    assert content(store.folder) == before
 
 
 def test_questions_that_make_no_sense_are_refused(store: Store, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import pytest
 
 from gradstore.errors import QueryError
 from gradstore.store import Store
+from gradstore.store.place import place_of
 from gradstore.testing.store_kit import manifest_of
 from gradstore_pipelines.queries import open_queries
 
 
 def store_of_shape(path: Path, shape: tuple[int, ...], dtype: str = "uint8") -> Store:
     settings = {"request": {"data": {"example_shape": list(shape), "dtype": dtype}}}
-    return Store(path, manifest_of(settings=settings, label_names=("cat", "dog")))
+    return Store(place_of(path), manifest_of(settings=settings, label_names=("cat", "dog")))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 
 from gradstore.rehearsal import saved_bytes
 from gradstore.testing.toys import ReadoutTask, batch_of
-from gradstore_pipelines.settings import BuildSettings
+from gradstore_pipelines.settings import REQUEST, BuildSettings
 
 
 def settings(store: Path = Path("new.store"), **values: int) -> BuildSettings:
@@ -49,8 +49,7 @@ def test_shards_of_a_size_asked_for_hold_whole_blocks() -> None:
 def test_a_store_that_is_begun_keeps_its_block(tmp_path: Path) -> None:
     asked = settings(tmp_path)
     assert asked.begun_block() is None
-    asked.request_file.parent.mkdir()
-    asked.request_file.write_text(json.dumps({"block": 128}))
+    asked.place.write(REQUEST, json.dumps({"block": 128}).encode())
     assert asked.begun_block() == 128
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from gradstore.search.nearest import nearest_points
 from gradstore.search.screen import Found, Screen
 from gradstore.search.space import Space, SpaceName
 from gradstore.store import Store
+from gradstore.store.place import Location
 from gradstore_pipelines.stage import ALL_CHECKPOINTS, Unit, UnitRecord
 
 
@@ -29,12 +29,16 @@ from gradstore_pipelines.stage import ALL_CHECKPOINTS, Unit, UnitRecord
 class GraphStage:
     """Finds the nearest examples of every example of a store, by the plan that `build_graph` wrote."""
 
-    store: Path
+    store: Location
     parameters: str
     """the set of parameters whose gradients are compared"""
     space: SpaceName
     device: str = "cpu"
     name: str = "graph"
+
+    @property
+    def row_bytes(self) -> int:
+        return self._opened()[1].k * 12
 
     def units(self) -> Iterator[Unit]:
         files, plan = self._opened()
@@ -50,6 +54,10 @@ class GraphStage:
         if advance is not None:
             advance(len(span))
         return UnitRecord(unit, len(span))
+
+    def blame(self, unit: Unit) -> list[str]:
+        """No example's: all rows were found good when the store was made."""
+        return []
 
     def _opened(self) -> tuple[GraphFiles, GraphPlan]:
         files = GraphFiles(Store.open(self.store).of_set(self.parameters), self.space)

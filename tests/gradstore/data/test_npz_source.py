@@ -79,6 +79,13 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         open_source(saved(tmp_path, x=X, y=Y[:5]))
 
 
+def test_members_that_nothing_reads_are_named(tmp_path: Path) -> None:
+    source = open_source(saved(tmp_path, x=X, lables=Y, ids=IDS))
+    (note,) = source.notes()
+    assert note.startswith("Not used of 'data.npz': lables. The examples are x; labels would be one of y, Y,")
+    assert source.label_names is None
+
+
 def test_a_file_of_labels_goes_before_the_member(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", np.arange(6) % 2)
     source = open_source(saved(tmp_path, x=X, y=Y), labels=tmp_path / "own.npy")

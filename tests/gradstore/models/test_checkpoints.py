@@ -171,6 +171,14 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, record: Any) -> None:
     assert "state_dict" in refusal(tmp_path / "a.pt", learning_rate=0.1)
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_without_weights_and_learning_rate_the_weights_are_asked_for_first(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bare{suffix}"
+    save_file({}, path) if suffix == ".safetensors" else torch.save({"epoch": 3}, path)
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        find_checkpoints(path)
+
+
 def test_no_matching_file_is_an_error(tmp_path: Path) -> None:
     assert "No file matches" in refusal(tmp_path / "*.pt")
 

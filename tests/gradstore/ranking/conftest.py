@@ -68,7 +68,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         store = Store.create(tmp_path / "store", manifest, [examples(n, labelled=labelled)])
         rng = np.random.default_rng(0)
         for checkpoint, shard in list(store.pending())[:shards]:
-            store.write_shard(checkpoint, shard, shard_rows(rng, store.shard_range(shard)), "test")
+            store.write_shard(checkpoint, shard, shard_rows(rng, store.shard_range(shard)))
         return store
 
     return make

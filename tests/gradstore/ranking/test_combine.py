@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from gradstore.errors import QueryError, ShapeError
-from gradstore.ranking.combine import percent_text, percentile, tail_sum
+from gradstore.ranking import combine
+from gradstore.ranking.combine import TAILS, percent_text, percentile, tail_sum
 
 Pair = NDArray[np.float64]
 PAIRS = arrays(np.float64, st.tuples(st.just(2), st.integers(1, 40)), elements=st.integers(-50, 50).map(float))
@@ -78,3 +79,30 @@ def test_a_percentile_counts_those_strictly_below() -> None:
 def test_a_percentile_in_words_is_never_more_than_it_is(percent: float) -> None:
     assert float(percent_text(percent)) <= percent + 1e-5
     assert percent_text(percent) != "100.0"
+
+
+def test_without_near_duplicates_the_score_is_the_tail_sum() -> None:
+    rng = np.random.default_rng(0)
+    signals = {name: rng.uniform(size=50) for name in TAILS}
+    near = rng.uniform(0.0, 0.4, 50)
+    np.testing.assert_array_equal(
+        combine.combined(signals | {"near_duplicate": near}), tail_sum(signals, combine.WEIGHTS)
+    )
+
+
+def test_a_duplicate_is_above_everyone_however_ordinary_it_is_otherwise() -> None:
+    signals = {name: np.arange(50.0) for name in TAILS}
+    near = np.where(np.arange(50) == 0, 2.0, 0.0)
+    assert combine.combined(signals | {"near_duplicate": near}).argmax() == 0
+
+
+def test_a_duplicate_signal_that_is_nan_is_refused() -> None:
+    signals = {name: np.arange(50.0) for name in TAILS}
+    with pytest.raises(QueryError, match="'near_duplicate' is NaN or infinite for 1 of 50"):
+        combine.combined(signals | {"near_duplicate": np.where(np.arange(50) == 7, np.nan, 0.0)})
+
+
+def test_a_weight_counts_a_signal_so_many_times() -> None:
+    values = np.array([3.0, 1.0, 2.0])
+    weighted = tail_sum({"a": values, "b": -values}, {"a": 2.0, "b": 1.0})
+    np.testing.assert_allclose(weighted, tail_sum({"a": values, "again": values, "b": -values}))

@@ -9,7 +9,8 @@ import pytest
 
 from gradstore.errors import QueryError, ShapeError, StoreIncompleteError, UnknownSignalError
 from gradstore.ranking.combine import tail_sum
-from gradstore.ranking.rank import rank, rank_table
+from gradstore.ranking.cutoff import CutOff
+from gradstore.ranking.rank import cut_off_of, rank, rank_table
 from gradstore.ranking.signals import SIGNALS, compute_signals
 from gradstore.store import Store
 
@@ -30,7 +31,8 @@ def test_the_odd_example_is_first(store: Store) -> None:
 
 
 def test_a_ranking_has_identity_then_score_then_signals_then_reason(store: Store) -> None:
-    expected = ["id", "path", "label", "rank", "score", "percentile", *SIGNALS, "reason"]
+    judged = ["rank", "score", "percentile", "class_percentile", "kind", "suggested_label"]
+    expected = ["id", "path", "label", *judged, *SIGNALS, "contradicting_duplicate", "reason"]
     assert rank(store).column_names == expected
 
 
@@ -41,9 +43,11 @@ def test_every_example_appears_once_in_order_of_score(store: Store) -> None:
     assert table["rank"].to_pylist() == list(range(1, 61))
 
 
-def test_the_default_score_is_the_tail_sum_of_joint_leverage_unit_leverage_and_loss(store: Store) -> None:
-    signals = compute_signals(store)
-    expected = tail_sum({name: signals[name] for name in ("joint_leverage", "unit_leverage", "loss")})
+def test_the_default_score_is_the_tail_sum_of_the_robust_signals_and_isolation(store: Store) -> None:
+    signals = compute_signals(store) | {"near_duplicate": np.zeros(60)}
+    names = ("robust_unit_leverage", "robust_latent_distance", "latent_isolation")
+    weights = dict(zip(names, (1.0, 0.5, 0.5), strict=True))
+    expected = tail_sum({name: signals[name] for name in names}, weights)
     table = rank_table(store, signals).sort_by("rank")
     rows = store.row_of(ids(table))
     np.testing.assert_array_equal(table["score"].to_numpy(), expected[rows])
@@ -75,6 +79,27 @@ def test_equal_scores_stay_in_store_order(store: Store) -> None:
     assert set(table["percentile"].to_pylist()) == {0.0}
 
 
+def test_the_ranking_says_how_many_seem_bad(store: Store) -> None:
+    assert cut_off_of(rank(store)) == CutOff(0, 0, 60, None)  # of sixty examples nothing can be said
+    assert cut_off_of(pa.table({"id": ["x0"]})) is None
+
+
+def test_only_suspicious_examples_and_duplicates_have_a_kind(store: Store) -> None:
+    kinds = rank(store)["kind"].to_pylist()
+    assert all(kinds[:15])
+    assert not any(kind for kind in kinds[15:] if kind != "duplicate")
+
+
+def test_percentiles_within_a_class_are_there_where_labels_are(make_store: MakeStore) -> None:
+    assert rank(make_store(labelled=False))["class_percentile"].null_count == 60
+
+
+def test_a_class_percentile_is_the_share_of_the_class_that_scores_lower(store: Store) -> None:
+    table = rank_table(store, {"loss": np.arange(60.0)}, by="loss")
+    owls = [row["class_percentile"] for row in table.to_pylist() if row["label"] == "owl"]
+    assert owls == pytest.approx([100 * (len(owls) - i) / len(owls) for i in range(1, len(owls) + 1)])
+
+
 def test_ranking_by_a_signal_orders_by_its_values(store: Store) -> None:
     table = rank(store, by="latent_distance")
     np.testing.assert_allclose(table["score"].to_numpy(), table["latent_distance"].to_numpy(), rtol=1e-6)
@@ -82,7 +107,7 @@ def test_ranking_by_a_signal_orders_by_its_values(store: Store) -> None:
 
 def test_what_the_ranking_needs_is_computed_beside_what_is_shown(store: Store) -> None:
     table = rank(store, ["latent_distance"])
-    assert set(table.column_names) > {"latent_distance", "joint_leverage", "unit_leverage", "loss"}
+    assert set(table.column_names) > {"latent_distance", "robust_unit_leverage", "latent_isolation"}
     assert "self_influence" not in table.column_names
 
 
@@ -109,7 +134,7 @@ def test_an_unknown_order_lists_what_there_is(store: Store) -> None:
 
 
 def test_signals_that_the_order_needs_must_be_there(store: Store) -> None:
-    with pytest.raises(QueryError, match="joint_leverage, unit_leverage is missing from loss"):
+    with pytest.raises(QueryError, match="latent_isolation, near_duplicate is missing from loss"):
         rank_table(store, {"loss": np.zeros(60)})
 
 

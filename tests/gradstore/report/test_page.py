@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradstore.report.histogram import histogram
+from gradstore.ranking.cutoff import CutOff
+from gradstore.report.histogram import LEFT, RIGHT, WIDTH, histogram
 from gradstore.report.page import Card, render_page
 
 HOSTILE = """"><script>alert('x')</script><img src=http://evil.example/x onerror=alert(1)>&amp;{{ 7 * 7 }}"""
@@ -157,3 +158,25 @@ def test_a_histogram_of_any_scores_stays_in_its_frame(scores: list[float]) -> No
 
 def test_the_same_ranking_gives_the_same_page() -> None:
     assert render() == render()
+
+
+def test_the_cut_off_is_a_sentence_and_a_line_at_its_score() -> None:
+    cut = CutOff(7, 3, 20, 5.0)
+    page = Page(
+        render_page(title="t", facts={}, suspicious=[], ordinary=[], scores=np.linspace(0.0, 10.0, 50), cut_off=cut)
+    )
+    assert "About 7 look bad (likely 3 to 20)." in page.text
+    (line,) = [attributes for attributes in page.all("line") if attributes.get("class") == "cut"]
+    assert float(line["x1"] or "nan") == pytest.approx((LEFT + WIDTH - RIGHT) / 2, abs=0.1)
+
+
+def test_where_none_look_bad_there_is_no_line() -> None:
+    cut, scores = CutOff(0, 0, 4, None), np.linspace(0.0, 10.0, 50)
+    page = Page(render_page(title="t", facts={}, suspicious=[], ordinary=[], scores=scores, cut_off=cut))
+    assert "About none look bad" in page.text
+    assert not [attributes for attributes in page.all("line") if attributes.get("class") == "cut"]
+
+
+def test_a_card_says_what_may_be_wrong() -> None:
+    page = Page(render_page(title="t", facts={}, suspicious=[card(kind="corrupted")], ordinary=[], scores=np.ones(3)))
+    assert "corrupted" in page.text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from gradstore.errors import IndexFileError, IndexNotFoundError, MissingExtraErr
 from gradstore.search import FaissFlat, FaissRaBitQ, exact_search, stored_queries
 from gradstore.search.faiss_index import INDEX_TYPES
 from gradstore.search.index import card_path
+from gradstore.store.sealed import sealed
 from gradstore.testing.approximate_kit import clustered_rows
 from gradstore.testing.index_kit import MemoryRows, random_queries
 
@@ -97,11 +99,11 @@ def test_a_damaged_card_is_refused(rows: MemoryRows, saved: Path, text: str) -> 
 
 
 def test_a_card_of_another_kind_or_an_earlier_version_is_refused(rows: MemoryRows, saved: Path) -> None:
-    text = card_path(saved).read_text()
-    with pytest.raises(IndexFileError, match="kind 'flat', version 2; expected 'rabitq'"):
+    card = json.loads(card_path(saved).read_text())
+    with pytest.raises(IndexFileError, match="kind 'flat', version 3; expected 'rabitq'"):
         FaissRaBitQ.load(saved, rows)
-    card_path(saved).write_text(text.replace('"version": 2', '"version": 1'))
-    with pytest.raises(IndexFileError, match="kind 'flat', version 1; expected 'flat', version 2"):
+    card_path(saved).write_text(sealed({**card, "version": 1}))
+    with pytest.raises(IndexFileError, match="kind 'flat', version 1; expected 'flat', version 3"):
         FaissFlat.load(saved, rows)
 
 

@@ -46,13 +46,13 @@ def test_both_ends_are_those_of_the_influence_matrix(store: Store) -> None:
 def test_an_index_of_a_store_is_refused_once_the_store_has_other_rows(
     store: Store, tmp_path: Path, kind: type[ExactIndex | FaissFlat]
 ) -> None:
-    kind.build(store, "cosine").save(store.path / "indexes" / "index")
+    kind.build(store, "cosine").save(store.folder / "indexes" / "index")
     queries = stored_queries(store, np.arange(3))
-    found = kind.load(store.path / "indexes" / "index", store).search(queries, 1)
+    found = kind.load(store.folder / "indexes" / "index", store).search(queries, 1)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(3))
     other = store_of(tmp_path / "other", -GRADIENTS, learning_rates=RATES.tolist(), shard_rows=16)
     with pytest.raises(IndexMismatchError, match=r"Run: gradstore index .*other"):
-        kind.load(store.path / "indexes" / "index", other)
+        kind.load(store.folder / "indexes" / "index", other)
 
 
 def test_latent_neighbours_and_reference_distances(store: Store) -> None:

@@ -25,7 +25,7 @@ def unfinished(path: Path, *units: tuple[int, int]) -> Store:
 
 def write(store: Store, *units: tuple[int, int]) -> None:
     for checkpoint, shard in units:
-        store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays_for(store)), "test")
+        store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays_for(store)))
 
 
 def test_what_is_done_at_every_checkpoint_is_searched(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_an_unfinished_store_answers_from_what_is_done(tmp_path: Path) -> None:
     queries = arrays[2][1, :2]
     with pytest.raises(StoreIncompleteError, match="0 of 11 examples"):
         nearest_latents(store, queries, 1)
-    store.write_shard(1, 2, shard_rows_of(store, 1, 2, *arrays), "test")
+    store.write_shard(1, 2, shard_rows_of(store, 1, 2, *arrays))
     found = nearest_latents(store, queries, 3)
     assert set(found.indices.flat) == {8, 9, 10}
     with pytest.raises(QueryError, match="k=4 is larger than the 3 examples that are done so far"):

@@ -189,3 +189,19 @@ def test_the_unit_of_influence_does_not_matter(scale: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     exact, sketched = (a @ a.T for a in rng.normal(size=(2, 30, 5)))
     assert_same(compare(8, exact, sketched), compare(8, scale * exact, scale * sketched))
+
+
+def test_dtypes_are_held_against_float32_of_the_same_length() -> None:
+    """float32 loses nothing; an entry of float16 errs by 2^-11 of it, of int8 by 1/254 of the row's largest."""
+    found = measure(sampled(gradients(60)), (32,), seed=7, own=64).dtypes
+    errors = {dtype: agreement.self_influence_error_max for dtype, agreement in found.items()}
+    assert errors["float32"] == 0
+    assert found["float32"].pearson == pytest.approx(1)
+    assert 0 < errors["float16"] < 2 * 2.0**-11
+    assert errors["float16"] < errors["int8"] < 2 / 254 * 8  # of 64 entries the largest is at most 8 root mean squares
+    assert all(agreement.d_sketch == 64 for agreement in found.values())
+
+
+def test_what_is_measured_is_what_the_dtype_keeps() -> None:
+    coarse, fine = (measure(sampled(gradients(60)), (32,), seed=7, dtype=d).agreements[0] for d in ("int8", "float32"))
+    assert coarse.self_influence_error_max != fine.self_influence_error_max

@@ -10,7 +10,7 @@ import pytest
 
 from gradstore.errors import ShapeError, StoreError, StoreFormatError, StoreMismatchError, StoreNotFoundError
 from gradstore.store import Store, verify
-from gradstore.testing.store_kit import example_batches, manifest_of
+from gradstore.testing.store_kit import dying_after, example_batches, manifest_of
 
 IDS = [f"x{row}" for row in range(11)]
 
@@ -55,27 +55,18 @@ def test_a_store_is_created_beside_the_checkpoints_trained_for_it(tmp_path: Path
 def test_commit_records_without_a_manifest_are_refused(tmp_path: Path) -> None:
     """Nobody knows by which settings those rows were made."""
     store = _create(tmp_path / "s")
-    (store.path / "commits" / "0-0.json").write_text("{}")
-    (store.path / "manifest.json").unlink()
+    (store.folder / "commits" / "0-0.json").write_text("{}")
+    (store.folder / "manifest.json").unlink()
     with pytest.raises(StoreError, match=r"commits/0-0\.json"):
         _create(tmp_path / "s")
 
 
 @pytest.mark.parametrize("n_files", range(6))
-def test_a_creation_killed_half_way_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_files: int) -> None:
+def test_a_creation_killed_half_way_is_completed(tmp_path: Path, n_files: int) -> None:
     """Five zarr.json and the manifest are written one by one: die before each."""
     whole = _bytes_of(_create(tmp_path / "whole"))
-    written = iter(range(n_files))
-
-    def write_or_die(path: Path, data: bytes) -> None:
-        if next(written, None) is None:
-            raise KeyboardInterrupt
-        path.write_bytes(data)
-
-    monkeypatch.setattr("gradstore.store.creation.write_atomically", write_or_die)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_after(n_files), pytest.raises(KeyboardInterrupt):
         _create(tmp_path / "s")
-    monkeypatch.undo()
     with pytest.raises(StoreNotFoundError):
         Store.open(tmp_path / "s")
     assert _bytes_of(_create(tmp_path / "s")) == whole
@@ -117,7 +108,7 @@ def test_opening_nothing_says_how_to_make_a_store(tmp_path: Path) -> None:
 
 
 def test_a_newer_store_is_refused_by_name(tmp_path: Path) -> None:
-    manifest = _create(tmp_path / "s").path / "manifest.json"
+    manifest = _create(tmp_path / "s").folder / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 99}))
     with pytest.raises(StoreFormatError, match="has format 99") as caught:
         Store.open(tmp_path / "s")
@@ -137,4 +128,4 @@ def _refuse(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _bytes_of(store: Store) -> dict[str, bytes]:
-    return {str(f.relative_to(store.path)): f.read_bytes() for f in store.path.rglob("*") if f.is_file()}
+    return {str(f.relative_to(store.folder)): f.read_bytes() for f in store.folder.rglob("*") if f.is_file()}

@@ -37,7 +37,7 @@ while True:
 
 
 def write(store: Store, checkpoint: int, shard: int) -> None:
-    store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays_for(store)), "kit")
+    store.write_shard(checkpoint, shard, shard_rows_of(store, checkpoint, shard, *arrays_for(store)))
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_the_order_of_writing_leaves_no_trace(store: Store, tmp_path: Path) -> N
 def test_resuming_after_a_kill_gives_the_same_bytes(store: Store, tmp_path: Path, delay: float) -> None:
     whole = Store.create(tmp_path / "whole", manifest_of(), example_batches(IDS))
     fill(whole, *arrays_for(whole))
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(store.path)], stdout=subprocess.PIPE) as writer:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(store.folder)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"begun\n"
         time.sleep(delay)
         writer.send_signal(signal.SIGKILL)
-    again = Store.create(store.path, manifest_of(), example_batches(IDS))
+    again = Store.create(store.folder, manifest_of(), example_batches(IDS))
     assert verify(again).ok
     fill(again, *arrays_for(again))
     assert bytes_of(again) == bytes_of(whole)
@@ -73,9 +73,9 @@ def test_resuming_after_a_kill_gives_the_same_bytes(store: Store, tmp_path: Path
 def test_files_without_a_record_are_not_committed_and_are_written_again(store: Store) -> None:
     write(store, 0, 1)
     whole = bytes_of(store)
-    (store.path / "commits" / "0-1.json").unlink()
-    (store.path / "latents" / "c.0.1.0").write_bytes(b"torn")
-    again = Store.open(store.path)
+    (store.folder / "commits" / "0-1.json").unlink()
+    (store.folder / "latents" / "c.0.1.0").write_bytes(b"torn")
+    again = Store.open(store.folder)
     assert not again.is_committed(0, 1)
     assert verify(again).ok
     assert set(verify(again).leftovers) == {"sketches/c.0.1.0", "norms/c.0.1", "losses/c.0.1", "latents/c.0.1.0"}
@@ -96,7 +96,7 @@ def test_temporary_files_of_dead_processes_are_removed_and_those_of_living_ones_
 
 
 def test_a_temporary_file_of_another_host_is_removed_when_nobody_has_touched_it_for_an_hour(store: Store) -> None:
-    foreign = store.path / "commits" / ".tmp-00000000-1-0badcafe-0-0.json"
+    foreign = store.folder / "commits" / ".tmp-00000000-1-0badcafe-0-0.json"
     foreign.write_bytes(b"")
     assert store.remove_leftovers() == []
     os.utime(foreign, (time.time() - 4000,) * 2)
@@ -123,7 +123,7 @@ def test_a_write_that_fails_says_what_to_do_and_keeps_what_is_committed(
         write(store, 0, 1)
     assert caught.value.errno == code
     assert bytes_of(store) == before
-    assert next(Store.open(store.path).pending()) == (0, 1)
+    assert next(Store.open(store.folder).pending()) == (0, 1)
 
 
 def test_a_full_disk_loses_nothing_and_the_build_goes_on_when_there_is_space(store: Store) -> None:
@@ -153,9 +153,9 @@ def test_an_old_file_stays_whole_when_its_replacement_fails(tmp_path: Path, monk
 
 
 def test_the_record_is_written_after_all_files_are_synced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every rename is preceded by a sync of that file and followed by one of its folder; the record comes last."""
+    """Every name is given to a file that is synced, and its folder is synced after; the record comes last."""
     events: list[str] = []
-    sync, replace = os.fsync, Path.replace
+    sync, replace, link = os.fsync, Path.replace, Path.hardlink_to
 
     def recorded_sync(descriptor: int) -> None:
         events.append(f"sync {name_of(descriptor)}")
@@ -165,7 +165,12 @@ def test_the_record_is_written_after_all_files_are_synced(store: Store, monkeypa
         events.append(f"rename {target.name}")
         return replace(file, target)
 
+    def recorded_link(file: Path, target: Path) -> None:
+        events.append(f"link {file.name}")
+        link(file, target)
+
     monkeypatch.setattr(os, "fsync", recorded_sync)
+    monkeypatch.setattr(Path, "hardlink_to", recorded_link)
     monkeypatch.setattr(Path, "replace", recorded_replace)
     write(store, 0, 0)
     expected: list[str] = []
@@ -174,10 +179,9 @@ def test_the_record_is_written_after_all_files_are_synced(store: Store, monkeypa
         ("norms", "c.0.0"),
         ("losses", "c.0.0"),
         ("latents", "c.0.0.0"),
-        ("commits", "0-0.json"),
     ):
         expected += [f"sync {file}", f"rename {file}", f"sync {folder}"]
-    assert events == expected
+    assert events == [*expected, "sync 0-0.json", "link 0-0.json", "sync commits"]
 
 
 def name_of(descriptor: int) -> str:
@@ -196,7 +200,7 @@ def temporary(store: Store, process: int) -> Path:
     """A temporary file as that process of this host would have left it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "getpid", lambda: process)
-        with pytest.raises(KeyboardInterrupt), replacing(store.path / "norms" / "c.0.0") as temp:
+        with pytest.raises(KeyboardInterrupt), replacing(store.folder / "norms" / "c.0.0") as temp:
             raise KeyboardInterrupt
     temp.write_bytes(b"half")
     return temp
@@ -213,4 +217,4 @@ def file_size_limit(n_bytes: int) -> Iterator[None]:
 
 
 def bytes_of(store: Store) -> dict[str, bytes]:
-    return {str(f.relative_to(store.path)): f.read_bytes() for f in store.path.rglob("*") if f.is_file()}
+    return {str(f.relative_to(store.folder)): f.read_bytes() for f in store.folder.rglob("*") if f.is_file()}

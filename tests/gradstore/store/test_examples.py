@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gradstore.errors import StoreCorruptError, UnknownExampleError
 from gradstore.store import Store
 from gradstore.store.examples import Examples, write_examples
+from gradstore.store.place import place_of
 from gradstore.testing.store_kit import example_batches, manifest_of
 
 N_EXAMPLES = 150_000  # three row groups, the last one shorter
@@ -32,8 +33,8 @@ def batches_of(size: int) -> Iterator[pa.RecordBatch]:
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
     path = tmp_path_factory.mktemp("examples") / "examples.parquet"
-    write_examples(path, batches_of(10_000), N_EXAMPLES)
-    return Examples(path)
+    write_examples(place_of(path.parent), path.name, batches_of(10_000), N_EXAMPLES)
+    return Examples(lambda: path)
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,13 +73,13 @@ def test_an_id_like_no_other_is_answered_with_what_ids_look_like(examples: Examp
 
 
 def test_the_size_of_the_batches_leaves_no_trace(tmp_path: Path, examples: Examples) -> None:
-    write_examples(tmp_path / "a", batches_of(30_000), N_EXAMPLES)
-    write_examples(tmp_path / "b", batches_of(150_000), N_EXAMPLES)
+    write_examples(place_of(tmp_path), "a", batches_of(30_000), N_EXAMPLES)
+    write_examples(place_of(tmp_path), "b", batches_of(150_000), N_EXAMPLES)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_row_groups_hold_what_the_format_says(tmp_path: Path) -> None:
-    write_examples(tmp_path / "a", batches_of(70_000), N_EXAMPLES)
+    write_examples(place_of(tmp_path), "a", batches_of(70_000), N_EXAMPLES)
     metadata = pq.ParquetFile(tmp_path / "a").metadata
     assert [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)] == [65_536, 65_536, 18_928]
 
@@ -100,12 +101,12 @@ def test_damage_anywhere_is_refused_by_name_or_harmless(tmp_path: Path) -> None:
     """Whatever byte is lost: never another id, never an error of Parquet's own."""
     names = [name_of(row) for row in range(500)]
     file = tmp_path / "examples.parquet"
-    write_examples(file, example_batches(names, [row % 7 for row in range(500)]), 500)
+    write_examples(place_of(file.parent), file.name, example_batches(names, [row % 7 for row in range(500)]), 500)
     whole = file.read_bytes()
     for position in range(0, len(whole), 7):
         file.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
-        assert answer(lambda: Examples(file).ids(0, 500)) in (names, "refused")
-        assert answer(lambda: Examples(file).take(np.arange(500))["id"].to_pylist()) in (names, "refused")
+        assert answer(lambda: Examples(lambda: file).ids(0, 500)) in (names, "refused")
+        assert answer(lambda: Examples(lambda: file).take(np.arange(500))["id"].to_pylist()) in (names, "refused")
 
 
 def answer(read: Callable[[], Any]) -> Any:
@@ -118,4 +119,4 @@ def answer(read: Callable[[], Any]) -> Any:
 def test_a_torn_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "examples.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(StoreCorruptError, match=r"examples\.parquet cannot be read"):
-        Examples(tmp_path / "examples.parquet").ids(0, 1)
+        Examples(lambda: tmp_path / "examples.parquet").ids(0, 1)

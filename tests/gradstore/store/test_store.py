@@ -126,17 +126,17 @@ def test_non_finite_rows_are_refused_by_name(empty: Store, field: str, quantity:
     rows = _rows(empty, 0, 1)
     getattr(rows if hasattr(rows, field) else rows.sets["all"], field)[2] = value
     with pytest.raises(TaskError, match=rf"checkpoint 0 the {quantity}.* of 1 of 4 examples is not finite: 'x6'"):
-        empty.write_shard(0, 1, rows, "f")
+        empty.write_shard(0, 1, rows)
     assert empty.n_committed == 0
 
 
 def test_rows_of_another_shape_are_refused(empty: Store) -> None:
     with pytest.raises(ShapeError, match="shard of 3 examples was handed over with 4"):
-        empty.write_shard(0, 2, _rows(empty, 0, 1), "f")
+        empty.write_shard(0, 2, _rows(empty, 0, 1))
 
 
 def test_uncommitted_rows_cannot_be_read(empty: Store) -> None:
-    empty.write_shard(0, 0, _rows(empty, 0, 0), "f")
+    empty.write_shard(0, 0, _rows(empty, 0, 0))
     assert len(empty.latents(0, 0, 4)) == 4
     for read in (
         lambda: empty.latents(0, 3, 5),
@@ -153,7 +153,7 @@ def test_uncommitted_rows_cannot_be_read(empty: Store) -> None:
 
 def test_a_store_says_what_is_done(empty: Store) -> None:
     assert list(empty.pending()) == [(c, s) for c in range(2) for s in range(3)]
-    empty.write_shard(1, 2, _rows(empty, 1, 2), "f")
+    empty.write_shard(1, 2, _rows(empty, 1, 2))
     assert (empty.n_committed, empty.is_complete, empty.is_committed(1, 2)) == (1, False, True)
     assert list(empty.committed_blocks(1, rows=2)) == [(8, 10), (10, 11)]
     assert list(empty.committed_blocks(0)) == []
@@ -163,24 +163,24 @@ def test_a_store_says_what_is_done(empty: Store) -> None:
 
 
 def test_another_process_commits_are_seen(empty: Store) -> None:
-    other = Store.open(empty.path)
-    other.write_shard(0, 0, _rows(other, 0, 0), "f")
+    other = Store.open(empty.folder)
+    other.write_shard(0, 0, _rows(other, 0, 0))
     assert empty.is_committed(0, 0)
-    other.write_shard(0, 1, _rows(other, 0, 1), "f")
+    other.write_shard(0, 1, _rows(other, 0, 1))
     assert len(empty.latents(0, 0, 8)) == 8
-    other.write_shard(1, 1, _rows(other, 1, 1), "f")
+    other.write_shard(1, 1, _rows(other, 1, 1))
     assert empty.n_committed == 3
 
 
 def test_a_committed_shard_stays_as_it_is(empty: Store) -> None:
-    empty.write_shard(0, 0, _rows(empty, 0, 0), "f")
+    empty.write_shard(0, 0, _rows(empty, 0, 0))
     before = empty.content_fingerprint()
     rows = _rows(empty, 0, 0)
     rows.losses[:] = 7
-    empty.write_shard(0, 0, rows, "f")
+    empty.write_shard(0, 0, rows)
     assert empty.content_fingerprint() == before
     empty.discard(0, 0)
-    empty.write_shard(0, 0, rows, "f")
+    empty.write_shard(0, 0, rows)
     assert empty.content_fingerprint() != before
     assert empty.latents(0, 0, 4).shape == (4, 3)
 

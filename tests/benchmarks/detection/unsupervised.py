@@ -1,6 +1,6 @@
 """How well the rankings find planted errors: the eight cells of Fashion-MNIST (F) and MNIST (M).
 
-    python tests/benchmarks/detection.py --fashion DIR --mnist DIR --seeds 3 --out detection.md
+    python tests/benchmarks/detection/unsupervised.py --fashion DIR --mnist DIR --seeds 3 --out detection.md
 
 Each cell is 4,000 examples and 80 planted ones, built and ranked by the real commands with default settings: the
 model is trained on the contaminated set and nothing is told about the errors. DIR holds the IDX files as Debian's

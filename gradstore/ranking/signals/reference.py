@@ -1,0 +1,48 @@
+"""Whom neighbours are sought among, and a store's rows in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+
+from gradstore.ranking.signals.base import SignalStore
+
+N_NEIGHBOURS = 10
+N_REFERENCE = 1024
+"""Neighbours are sought among this many examples, seeded. Why so few: bad examples often come in kinds, and are
+near each other. As long as a kind has fewer than ten rows in the reference (one percent of the data), its members
+cannot all be one another's neighbours. Measured on eight planted contaminations of two percent, 4,080 examples:
+mean ROC-AUC of the latent distance .73 with 1,024 and .61 with all, of the gradient distance .84 with either."""
+N_TRUSTED_REFERENCE = 4096
+"""Among trusted examples more is better; this many keep the cost linear."""
+
+_SEED = 0
+Blocks = Callable[[], Iterator[tuple[int, Float32[np.ndarray, "row d"]]]]
+
+
+def reference_rows(n_examples: int) -> tuple[Int[np.ndarray, " reference"], int]:
+    """Whom neighbours are sought among (all, or a seeded choice in store order), and how many; 0 in a store of one."""
+    return _chosen(np.arange(n_examples), N_REFERENCE)
+
+
+def trusted_reference(trusted: Bool[np.ndarray, " example"]) -> tuple[Int[np.ndarray, " reference"], int]:
+    """The same among trusted examples."""
+    return _chosen(np.flatnonzero(trusted), N_TRUSTED_REFERENCE)
+
+
+def blocks_of(store: SignalStore, read: Callable[[int, int], Float32[np.ndarray, "row d"]]) -> Blocks:
+    """What `gradstore.search.reference.knn_distance` reads."""
+
+    def blocks() -> Iterator[tuple[int, Float32[np.ndarray, "row d"]]]:
+        for start, stop in store.blocks():
+            yield start, read(start, stop)
+
+    return blocks
+
+
+def _chosen(rows: Int[np.ndarray, " row"], at_most: int) -> tuple[Int[np.ndarray, " reference"], int]:
+    if len(rows) <= at_most:
+        return rows, max(min(N_NEIGHBOURS, len(rows) - 1), 0)
+    return np.sort(np.random.default_rng(_SEED).choice(rows, at_most, replace=False)), N_NEIGHBOURS

@@ -1,0 +1,41 @@
+"""What cleaning is worth: the error, on clean test data, of a model that learns without what a ranking flags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gradstore.data import open_source, scan
+from gradstore.data.batch import as_inputs
+from gradstore.models import TrainingSettings, make_task, train
+from gradstore.models.checkpoints import load_checkpoint
+from tests.benchmarks.detection.label_cells import LabelCell
+
+_BATCH, _EPOCHS = 512, 15
+
+
+def error_after(cell: LabelCell, kept: NDArray[np.bool_], folder: Path, seed: int) -> float:
+    """Share of the test examples that the default classifier, trained on the kept examples, takes for another class."""
+    folder.mkdir()
+    np.save(folder / "kept.npy", cell.examples[kept])
+    np.save(folder / "labels.npy", cell.labels[kept])
+    source = open_source(folder / "kept.npy", labels=folder / "labels.npy")
+    summary = scan(source)
+    task = make_task("classifier", summary, source.rows(slice(0, 1)).shape[1:])
+    settings = TrainingSettings(epochs=_EPOCHS, n_checkpoints=1, seed=seed)
+    (trained,) = train(task, source, summary, folder / "training", settings=settings)
+    model = task.build()
+    load_checkpoint(model, trained)
+    return _error(model.eval(), *cell.test)
+
+
+def _error(model: torch.nn.Module, examples: NDArray[np.generic], labels: NDArray[np.int64]) -> float:
+    wrong = 0
+    with torch.no_grad():
+        for start in range(0, len(examples), _BATCH):
+            logits = model(as_inputs(examples[start : start + _BATCH]))
+            wrong += int((logits.argmax(dim=1).numpy() != labels[start : start + _BATCH]).sum())
+    return wrong / len(examples)
