@@ -185,8 +185,7 @@ def _not_finite(rows: Float[np.ndarray, "row ..."]) -> Int[np.ndarray, " bad"]:
 def _is_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Of float16 by its bits: numpy widens it, number by number."""
     if values.dtype == np.float16:
-        exponents: NDArray[np.uint16] = values.view(np.uint16) & 0x7C00
-        return np.asarray(exponents != 0x7C00)
+        return np.asarray((values.view(np.uint16) & 0x7C00) != 0x7C00, dtype=np.bool_)
     return np.asarray(np.isfinite(values))
 
 
