@@ -41,16 +41,23 @@ def plan(engine: GradientEngine, batch: Batch) -> Coverage:
     tolerance = _tolerance(engine, operations)
     _refuse_mixed(losses, _losses_alone(engine, batch), tolerance)
     engine.coverage = _without_failures(engine, batch, _by_rules(engine, layouts, operations))
+    found, expected = _found_and_expected(engine, batch)
     ways: tuple[How, How] = ("vmap", "loop")
     for how in ways:
-        _, sink = engine.collect(batch)
-        wrong = _wrong(sink, _reference(engine, batch), tolerance)
+        wrong = _wrong(found, expected, tolerance)
         if not wrong:
             break
         reason = "it is read where the engine cannot see it"
         engine.coverage = _without_failures(engine, batch, engine.coverage.moved(wrong, how, reason))
-    _refuse_disagreement(engine, batch, tolerance)
+        found, expected = _found_and_expected(engine, batch)
+    _refuse_disagreement(found, expected, tolerance)
     return engine.coverage
+
+
+def _found_and_expected(engine: GradientEngine, batch: Batch) -> tuple[GradientSink, GradientSink]:
+    """What the engine gives by its present routes, and what plain autograd does."""
+    _, found = engine.collect(batch)
+    return found, _reference(engine, batch)
 
 
 def _by_rules(engine: GradientEngine, layouts: Layouts, operations: Sequence[Operation]) -> Coverage:
@@ -156,8 +163,7 @@ def _agrees(found: Tensor, expected: Tensor, total: Tensor, tolerance: float) ->
     return bool(((found - expected).abs() <= tolerance * (expected + 1e-3 * total)).all())
 
 
-def _refuse_disagreement(engine: GradientEngine, batch: Batch, tolerance: float) -> None:
-    expected, (_, found) = _reference(engine, batch), engine.collect(batch)
+def _refuse_disagreement(found: GradientSink, expected: GradientSink, tolerance: float) -> None:
     if wrong := _wrong(found, expected, tolerance):
         raise ProbeError(
             f"The engine and plain autograd disagree about {', '.join(wrong[:5])}: nothing was stored. "

@@ -30,7 +30,7 @@ from gradstore.ranking.combine import (
 from gradstore.ranking.cutoff import CutOff, estimate_bad, estimate_wrong
 from gradstore.ranking.kinds import LABEL_ERROR, Evidence, class_percentile, kinds
 from gradstore.ranking.reasons import reasons
-from gradstore.ranking.signals import ALL_SIGNALS, SignalStore, Values, compute_signals, signals_of
+from gradstore.ranking.signals import ALL_SIGNALS, SignalStore, Values, compute_signals, possible_signals, signals_of
 from gradstore.ranking.signals.label_noise import suggested_classes
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def rank(
 def signal_names(store: SignalStore, signals: Sequence[str] | None, by: str) -> list[str]:
     """The signals to compute in order to show `signals` (None: all that the store has) ranked by `by`."""
     shown = signals_of(store) if signals is None else list(signals)
-    possible = [name for name, signal in ALL_SIGNALS.items() if signal.is_of(store)]
-    return list(dict.fromkeys([*shown, *needed_by(by, possible)]))
+    return list(dict.fromkeys([*shown, *needed_by(by, possible_signals(store))]))
 
 
 def rank_table(store: RankedStore, signals: Mapping[str, Values], by: str = COMBINED) -> pa.Table:

@@ -27,7 +27,7 @@ from gradstore.search.faiss_build import DEFAULT_MEMORY, build_faiss
 from gradstore.search.faiss_gpu import MOST_NEIGHBOURS, on_gpu
 from gradstore.search.faiss_kinds import KINDS, Kind, import_faiss
 from gradstore.search.filters import Exclude, Filter, excluded_lists
-from gradstore.search.index import IndexCard, build_again, card_path, file_hash, replace_file
+from gradstore.search.index import IndexCard, build_again, card_path, replace_file
 from gradstore.search.neighbours import Neighbours
 from gradstore.search.recall import Recall, tune_and_measure
 from gradstore.search.rerank import rerank
@@ -35,6 +35,7 @@ from gradstore.search.rows import QuerySketches, StoredRows, all_norms
 from gradstore.search.scattered import ScatteredRows
 from gradstore.search.vectors import Vectors, stored_form
 from gradstore.search.weights import Normalise
+from gradstore.store.commits import FileHash
 
 
 class FaissIndex:
@@ -189,7 +190,7 @@ class FaissIndex:
             effort=self.effort,
             recall=self.recall,
             n_bytes=path.stat().st_size,
-            sha256=file_hash(path),
+            sha256=FileHash.read(path).sha256,
         ).write(path)
 
     @classmethod

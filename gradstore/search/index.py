@@ -7,8 +7,6 @@ once. Its size is looked at first.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,8 @@ from gradstore.errors import IndexFileError, IndexMismatchError, IndexNotFoundEr
 from gradstore.search.neighbours import Neighbours
 from gradstore.search.rows import QuerySketches, StoredRows
 from gradstore.search.weights import Normalise
+from gradstore.store.commits import FileHash
+from gradstore.store.files import replacing
 from gradstore.store.sealed import require_sealed, sealed
 
 _VERSION = 3
@@ -146,7 +146,7 @@ class IndexCard:
         found = path.stat().st_size
         if found != self.n_bytes:
             raise IndexFileError(f"{path} has {found} bytes; {self.n_bytes} were written. It is damaged. {advice}")
-        if file_hash(path) != self.sha256:
+        if FileHash.read(path).sha256 != self.sha256:
             raise IndexFileError(f"{path} does not hold the bytes that were written. It is damaged. {advice}")
 
 
@@ -154,12 +154,6 @@ def build_again(rows: StoredRows, kind: str, normalise: Normalise = "none") -> s
     """What to do about an index that is not there or cannot be used."""
     of_kind = "" if kind == "exact" else f" --kind {kind}"
     return f"Run: gradstore index {rows.location}{of_kind}{'' if normalise == 'none' else f' --normalise {normalise}'}"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in constant memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def card_path(path: Path) -> Path:
@@ -173,15 +167,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         IndexFileError: it cannot be written (disk full, no permission); nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            write(temporary)
     except (OSError, RuntimeError) as error:  # FAISS reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise IndexFileError(
             f"Could not write {path}: {error}. Free space or choose another path, then retry."
         ) from error

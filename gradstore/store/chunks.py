@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from gradstore.errors import ShapeError, TaskError
-from gradstore.store.halves import divide_into_halves
+from gradstore.store.division import divide_by_norms
 from gradstore.store.kinds import (
     DRAW_NORMS,
     LATENTS,
@@ -98,7 +98,7 @@ def _encode_part(rows: ShardRows, chunks: Chunks) -> None:
         for array, chunk in chunks.items():
             if array.kind is SKETCHES and chunk.dtype != np.int8:
                 found = _set_of(rows, array)
-                _divided(found.sketches, _norms(found), chunk)
+                divide_by_norms(found.sketches, _norms(found), chunk)
             else:
                 chunk[:] = _values(rows, array)
 
@@ -129,20 +129,12 @@ def _set_of(rows: ShardRows, array: ArrayLayout) -> SetRows:
 
 def _units(rows: SetRows) -> NDArray[np.float64]:
     units = np.empty(rows.sketches.shape, dtype=np.float64)
-    _divided(rows.sketches, _norms(rows), units)
+    divide_by_norms(rows.sketches, _norms(rows), units)
     return units
 
 
 def _norms(rows: SetRows) -> NDArray[np.float64]:
     return np.sqrt(np.asarray(rows.sq_norms, dtype=np.float64))
-
-
-def _divided(sketches: NDArray[np.float32], norms: NDArray[np.float64], out: NDArray[np.floating[Any]]) -> None:
-    if out.dtype == np.float16:
-        divide_into_halves(sketches, norms, out)
-        return
-    out[:] = 0
-    np.divide(sketches, norms[:, None], out=out, where=(norms.astype(np.float32) != 0)[:, None], casting="same_kind")
 
 
 def check_finite(chunks: Chunks, n_rows: int, checkpoint: int, ids: Callable[[], Sequence[str]]) -> None:

@@ -96,7 +96,7 @@ class CommitRecord:
 
 
 class CommitTable:
-    """Which shards are done, as of the last listing of the records. A shard that is done stays done."""
+    """Which shards are done, as of the last look at the records. What is read needs no newer one."""
 
     def __init__(self, place: Place, manifest: Manifest) -> None:
         self._place = place
@@ -119,9 +119,8 @@ class CommitTable:
         self._done[checkpoint, shard] = done
 
     def is_done(self, checkpoint: int, shard: int) -> bool:
-        """Looks for the record as long as the answer is no."""
-        if not self._done[checkpoint, shard]:
-            self.mark(checkpoint, shard, done=self._place.exists(record_name(checkpoint, shard)))
+        """Looks for the record: another process may have written it, or taken it back."""
+        self.mark(checkpoint, shard, done=self._place.exists(record_name(checkpoint, shard)))
         return bool(self._done[checkpoint, shard])
 
     def n_done(self) -> int:

@@ -168,7 +168,7 @@ class Store(StoreReader):
         self._commits.refresh()
 
     def is_committed(self, checkpoint: int, shard: int) -> bool:
-        """Whether this shard is done; looks at the disk as long as it is not."""
+        """Whether this shard is done, as of now."""
         self._check_checkpoint(checkpoint)
         self._check_shard(shard)
         return self._commits.is_done(checkpoint, shard)

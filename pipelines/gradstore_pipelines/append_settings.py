@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gradstore.store.place import Location, Place, as_location, is_url, place_of
-from gradstore_pipelines.cluster_table import ClusterTable
 from gradstore_pipelines.settings_error import SettingsError
-from gradstore_pipelines.where import Tls, Where
+from gradstore_pipelines.where import Where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +94,7 @@ class AppendSettings:
         Raises:
             SettingsError: several places, files that are not there, or a table that cannot be understood.
         """
-        return Where(
-            workers=self.workers,
-            scheduler=self.scheduler,
-            tls=Tls.of(self.tls_ca_file, self.tls_cert, self.tls_key),
-            cluster=None if self.cluster is None else ClusterTable.read(Path(self.cluster)),
-        )
+        return Where.asked_by(self)
 
 
 def _absolute(location: Location | None) -> str | None:

@@ -148,8 +148,9 @@ def _existing(settings: BuildSettings) -> Store | None:
 def begin_store(settings: BuildSettings, prepared: Prepared, reporter: Reporter) -> Store:
     """Checkpoints, routes and an empty store."""
     checkpoints = _with_store(settings, prepared.given or _train(settings, prepared, reporter))
-    sketcher = _planned(settings, prepared, checkpoints, reporter)
-    plan, probe = sketcher.plan, probe_batch(prepared.source)
+    probe = probe_batch(prepared.source)
+    sketcher = _planned(settings, prepared, checkpoints, probe, reporter)
+    plan = sketcher.plan
     manifest = Manifest(
         n_examples=len(prepared.source),
         d_sketch=plan.d_sketch,
@@ -220,7 +221,11 @@ def _inside(settings: BuildSettings, number: int, checkpoint: Checkpoint) -> Che
 
 
 def _planned(
-    settings: BuildSettings, prepared: Prepared, checkpoints: tuple[Checkpoint, ...], reporter: Reporter
+    settings: BuildSettings,
+    prepared: Prepared,
+    checkpoints: tuple[Checkpoint, ...],
+    probe: Batch,
+    reporter: Reporter,
 ) -> Sketcher:
     """Choose every parameter's route on a few examples at the last checkpoint."""
     plan = plan_for(
@@ -233,9 +238,8 @@ def _planned(
         block=prepared.block,
     )
     sketcher = Sketcher(plan, settings.folder, settings.resolved_device(), prepared.task)
-    batch = probe_batch(prepared.source)
-    sketcher.planned(batch)
-    _report_fallbacks(sketcher, batch, reporter)
+    sketcher.planned(probe)
+    _report_fallbacks(sketcher, probe, reporter)
     return sketcher
 
 

@@ -11,9 +11,8 @@ from typing import Any, Literal
 
 from gradstore.errors import DeviceError
 from gradstore.store.place import Location, Place, as_location, local_folder, place_of
-from gradstore_pipelines.cluster_table import ClusterTable
 from gradstore_pipelines.settings_error import SettingsError as SettingsError
-from gradstore_pipelines.where import Tls, Where
+from gradstore_pipelines.where import Where
 
 # Rows evaluated together, the store's own: see gradstore.sketcher. The default VAE on 28 x 28 images takes 181 us a row
 # in blocks of 64, 101 in 256 and 93 in 512 (calling torch costs as much as it computes); a GPU is idle on few rows.
@@ -125,17 +124,7 @@ class BuildSettings:
         Raises:
             SettingsError: several places, files that are not there, or a table that cannot be understood.
         """
-        return Where(
-            workers=self.workers,
-            scheduler=self.scheduler,
-            tls=Tls.of(self.tls_ca_file, self.tls_cert, self.tls_key),
-            cluster=self._table(),
-        )
-
-    def _table(self) -> ClusterTable | None:
-        """A recipe gives the table itself."""
-        given: object = self.cluster
-        return given if given is None or isinstance(given, ClusterTable) else ClusterTable.read(Path(str(given)))
+        return Where.asked_by(self)
 
     def rows_a_shard(self, n_examples: int, block: int) -> int:
         """Whole blocks: shards of 8 MiB, but about eight of them, so that small data is resumed and shared out too."""

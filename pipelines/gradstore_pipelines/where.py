@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gradstore_pipelines.cluster_table import ClusterTable
 from gradstore_pipelines.settings_error import SettingsError
@@ -35,6 +36,28 @@ class Tls:
         return cls(ca_file=ca_file, cert=cert, key=key)
 
 
+class AsksWhere(Protocol):
+    """Settings with the options that say where units run."""
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def scheduler(self) -> str | None: ...
+
+    @property
+    def tls_ca_file(self) -> Path | None: ...
+
+    @property
+    def tls_cert(self) -> Path | None: ...
+
+    @property
+    def tls_key(self) -> Path | None: ...
+
+    @property
+    def cluster(self) -> object: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Where:
     """One place, or none said: this process."""
@@ -57,6 +80,17 @@ class Where:
         if self.tls is not None and not (self.scheduler or self.cluster):
             raise SettingsError("--tls-ca-file, --tls-cert and --tls-key go with --scheduler or --cluster.")
         self._check_scheduler()
+
+    @classmethod
+    def asked_by(cls, settings: AsksWhere) -> Where:
+        """What the options say. A recipe gives the cluster's table itself."""
+        given: object = settings.cluster
+        return cls(
+            workers=settings.workers,
+            scheduler=settings.scheduler,
+            tls=Tls.of(settings.tls_ca_file, settings.tls_cert, settings.tls_key),
+            cluster=given if given is None or isinstance(given, ClusterTable) else ClusterTable.read(Path(str(given))),
+        )
 
     @property
     def n_workers(self) -> int:

@@ -15,6 +15,7 @@ from gradstore.ranking.signals.registry import (
     OPTIONAL_SIGNALS,
     SIGNALS,
     left_out,
+    possible_signals,
     signal_named,
     signals_of,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Values",
     "compute_signals",
     "left_out",
+    "possible_signals",
     "rows_to_read",
     "signal_named",
     "signals_of",

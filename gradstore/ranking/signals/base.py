@@ -94,10 +94,6 @@ class Signal:
         """
         return f"{self.title} {value:.3g} is above {percent_text(percentile)} % of examples: {self.meaning}"
 
-    def is_of(self, store: SignalStore) -> bool:
-        """Whether the store has what it needs."""
-        return all(has(store, array) for array in self.needs)
-
 
 def has(store: SignalStore, array: str) -> bool:
     """Whether a store keeps an array, or has `labels`: of two classes at least, for one class says nothing."""

@@ -60,10 +60,22 @@ def signal_named(name: str) -> Signal:
 
 def signals_of(store: SignalStore) -> list[str]:
     """Names of the signals that a ranking of this store shows unless told otherwise, in the order of its columns."""
-    return [name for name, signal in ALL_SIGNALS.items() if not signal.on_request and signal.is_of(store)]
+    return [name for name in possible_signals(store) if not ALL_SIGNALS[name].on_request]
+
+
+def possible_signals(store: SignalStore) -> list[str]:
+    """Names of the signals that this store has what they need for, those on request too."""
+    kept = _kept(store)
+    return [name for name, signal in ALL_SIGNALS.items() if kept.issuperset(signal.needs)]
 
 
 def left_out(store: SignalStore) -> dict[str, Sequence[str]]:
     """Signals that this store cannot have, and what each lacks: `labels`, or an array that the build did not keep."""
-    lacking = {name: [a for a in signal.needs if not has(store, a)] for name, signal in ALL_SIGNALS.items()}
+    kept = _kept(store)
+    lacking = {name: [a for a in signal.needs if a not in kept] for name, signal in ALL_SIGNALS.items()}
     return {name: missing for name, missing in lacking.items() if missing}
+
+
+def _kept(store: SignalStore) -> set[str]:
+    """What signals need and the store has; labels are read for this, so it is asked once for all signals."""
+    return {array for array in {array for s in ALL_SIGNALS.values() for array in s.needs} if has(store, array)}

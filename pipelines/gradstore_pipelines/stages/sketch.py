@@ -57,7 +57,6 @@ class SketchStage:
     def run_unit(self, unit: Unit, advance: Callable[[int], None] | None = None) -> UnitRecord:
         opened, advance = self._opened(), advance or (lambda n: None)
         rows = opened.store.shard_range(unit.shard)
-        opened.store.refresh()
         if opened.store.is_committed(unit.checkpoint, unit.shard):
             advance(len(rows))
             return UnitRecord(unit, len(rows), made=False)

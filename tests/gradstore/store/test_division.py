@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradstore.store import halves
-from gradstore.store.halves import divide_into_halves
+from gradstore.store import division
+from gradstore.store.division import divide_by_norms
 
 
 def both_ways(sketches: np.ndarray, norms: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found = []
     for compiled in (True, False):
-        monkeypatch.setattr(halves, "has_numba", lambda compiled=compiled: compiled)
+        monkeypatch.setattr(division, "has_numba", lambda compiled=compiled: compiled)
         out = np.full(sketches.shape, np.nan, np.float16)
         with np.errstate(over="ignore", invalid="ignore"):
-            divide_into_halves(sketches, norms, out)
+            divide_by_norms(sketches, norms, out)
         found.append(out.view(np.uint16).tolist())
     return found
 
