@@ -2,11 +2,19 @@
 
 The file names the content it was computed from; when any row has changed, or others are forgotten, it is not used, and
 neither is a damaged one. Every set of parameters has a file of its own: `signals-1.parquet` is the second's.
+
+Why the file names a hash of source code as well: a version is given to a release, and between two releases a signal may
+be defined anew; its old values would then be taken for the new signal's. A changed comment costs a pass over the store,
+a stale value a wrong ranking that nobody notices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +29,9 @@ from gradstore.store import Store
 from gradstore.store.files import make_folder, replacing, write_errors
 from gradstore.store.kept import KeptRows
 from gradstore.store.sealed_table import write_sealed_table
+
+_DEFINING = ("ranking", "ranking/signals", "influence", "search", "sketch/counter.py")
+"""Packages, without those within, and single modules: more than signals are computed by, and nothing less."""
 
 
 def cached_signals(
@@ -70,7 +81,24 @@ def _file(store: Store | KeptRows) -> Path:
 
 
 def _key(store: Store | KeptRows) -> bytes:
-    return f"{store.content_fingerprint()} gradstore {gradstore.__version__}".encode()
+    return f"{store.content_fingerprint()} gradstore {gradstore.__version__} {_definition()}".encode()
+
+
+@functools.cache
+def _definition() -> str:
+    """A hash of the source that computes signals."""
+    package, digest = files(gradstore), hashlib.sha256()
+    for name in _DEFINING:
+        for module in _modules(package.joinpath(name)):
+            source = module.read_bytes()
+            digest.update(f"{name}/{module.name} {len(source)}\n".encode() + source)
+    return digest.hexdigest()
+
+
+def _modules(place: Traversable) -> Iterator[Traversable]:
+    """Those of a package in order of their names, or the one; none where only compiled code is installed."""
+    inside = sorted(place.iterdir(), key=lambda entry: entry.name) if place.is_dir() else [place]
+    yield from (entry for entry in inside if entry.name.endswith(".py") and entry.is_file())
 
 
 def _read(store: Store | KeptRows, names: Sequence[str]) -> dict[str, NDArray[np.float64]]:
