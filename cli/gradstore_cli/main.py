@@ -33,6 +33,7 @@ from gradstore_cli.opponents import opponents
 from gradstore_cli.proponents import proponents
 from gradstore_cli.rank_outliers import rank_outliers
 from gradstore_cli.run import run
+from gradstore_cli.selftest import selftest
 from gradstore_cli.show import show
 from gradstore_cli.status import status
 from gradstore_cli.submit import submit
@@ -78,6 +79,7 @@ for command in (
     index,
     graph,
     fidelity,
+    selftest,
     status,
     show,
     verify,

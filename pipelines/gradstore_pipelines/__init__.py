@@ -1,6 +1,7 @@
 """Stages, and where they run: the pipeline from a data set to a gradient store.
 
-`build(BuildSettings(source=…, store=…))` is what `gradstore build` calls.
+`build(BuildSettings(source=…, store=…))` is what `gradstore build` calls, `selftest(SelftestSettings(store=…))` what
+`gradstore selftest` calls.
 """
 
 from __future__ import annotations
@@ -10,11 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradstore_pipelines.build_store import BuildResult, build
+    from gradstore_pipelines.selftest_result import SelftestResult
+    from gradstore_pipelines.selftest_run import selftest
+    from gradstore_pipelines.selftest_settings import SelftestSettings
     from gradstore_pipelines.settings import BuildSettings
 
-__all__ = ["BuildResult", "BuildSettings", "build"]
+__all__ = ["BuildResult", "BuildSettings", "SelftestResult", "SelftestSettings", "build", "selftest"]
 
-_HOME = {"BuildSettings": "settings", "BuildResult": "build_store", "build": "build_store"}
+_HOME = {
+    "BuildSettings": "settings",
+    "BuildResult": "build_store",
+    "build": "build_store",
+    "SelftestSettings": "selftest_settings",
+    "SelftestResult": "selftest_result",
+    "selftest": "selftest_run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ HEAVY = {"torch", "numpy", "zarr", "dask", "distributed", "faiss", "pyarrow", "s
 def test_all_commands_are_there() -> None:
     assert list(COMMANDS) == [
         *("demo", "build", "run", "submit", "rank-outliers", "proponents", "opponents"),
-        *("neighbours", "credibility", "index", "graph", "fidelity", "status", "show", "verify"),
+        *("neighbours", "credibility", "index", "graph", "fidelity", "selftest", "status", "show", "verify"),
         *("forget", "append", "diff"),
     ]
 
