@@ -192,6 +192,16 @@ def test_a_copy_is_one_step_of_a_byte_or_little_of_a_float_away() -> None:
         assert 0 < np.abs(one - other).max() <= largest
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_a_copy_stays_within_the_range_of_the_data(dtype: type) -> None:
+    ends = np.random.default_rng(0).integers(0, 2, (40, 1, 5, 5)) * 255
+    examples: Examples = ends.astype(dtype)
+    planted, mask = plant(examples, "duplicates", 40, seed=0)
+    assert mask.all()
+    assert planted.min() == 0
+    assert planted.max() == 255
+
+
 def test_a_copy_differs_in_what_varies() -> None:
     examples = np.zeros((20, 50), FLOAT)
     examples[:, 7] = np.arange(20)

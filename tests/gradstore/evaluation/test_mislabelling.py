@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gradstore.errors import QueryError, ShapeError
+from gradstore.evaluation import mislabelling
 from gradstore.evaluation.planting import flip_labels, most_alike_classes
 
 Labels = NDArray[np.int64]
@@ -118,8 +120,16 @@ def test_neighbouring_clusters_are_alike_and_classes_without_examples_have_none(
 
 
 def test_a_class_apart_is_like_the_nearest_outsiders() -> None:
-    points, labels = clusters([[0, 0], [1000, 0], [3000, 0]])
+    points, labels = clusters([[0], [1000], [3000]])
     assert most_alike_classes(points, labels, 3, seed=0).tolist() == [1, 0, 1]
+
+
+def test_distances_in_parts_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mislabelling, "_MEMORY", 1)  # MiB: 300 rows of 900 distances are two
+    points, labels = clusters([[0], [1000], [3000]], n=300)
+    assert most_alike_classes(points, labels, 3, seed=0).tolist() == [1, 0, 1]
+    mixed = np.random.default_rng(0).integers(0, 3, 900)
+    assert most_alike_classes(points, mixed, 3, seed=0).tolist() == counted(points, mixed, 3)
 
 
 def test_columns_of_a_table_count_alike_whatever_their_unit() -> None:
@@ -138,11 +148,14 @@ def test_texts_are_alike_by_the_words_they_share() -> None:
     assert found.tolist() == [1, 0, 3, 2]
 
 
-def test_of_large_data_some_are_looked_at_of_every_class() -> None:
-    points, labels = clusters([[0, 0], [3, 0], [20, 0]], n=4000)
-    rare = np.concatenate([labels, [3, 3]])
-    points = np.concatenate([points, [[23, 0], [23, 1]]]).astype(np.float32)
-    assert most_alike_classes(points, rare, 4, seed=0).tolist()[3] == 2
+def test_of_large_data_some_are_looked_at_of_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mislabelling, "_AT_MOST", 400)
+    looked_at = mock.Mock(wraps=mislabelling._neighbours)
+    monkeypatch.setattr(mislabelling, "_neighbours", looked_at)
+    points, labels = clusters([[0, 0], [3, 0], [20, 0]], n=1000)
+    points, labels = np.concatenate([points, [[23, 0], [23, 1]]]).astype(np.float32), np.append(labels, [3, 3])
+    assert most_alike_classes(points, labels, 4, seed=0).tolist() == [1, 0, 3, 2]
+    assert np.bincount(looked_at.call_args.args[1]).tolist() == [100, 100, 100, 2]
 
 
 def test_unlabelled_examples_are_nobodys_neighbours() -> None:
