@@ -17,13 +17,11 @@ import pyarrow as pa
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from gradstore.ranking.combine import percentile
+from gradstore.ranking.combine import GROUPED, percentile
 
 _EXTREME, _ELSEWHERE, _WITHIN_ITS_CLASS = 95.0, 97.0, 90.0
 LABEL_ERROR = "label error"
 """The word for an example that should have another label."""
-_COPY = 0.6
-"""log10: its nearest is four times nearer than its tenth: 13 of 4,080 pictures without copies are, of 80 copies 70."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +65,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "duplicate",
         "another example is the same or nearly so",
-        lambda evidence: evidence.above("near_duplicate", _COPY),
+        lambda evidence: evidence.above("near_duplicate", GROUPED["near_duplicate"][0]),
     ),
     Kind("rare but plausible", "its whole class stands out, and it does not within it", _plausible_in_its_class),
     Kind(
@@ -78,7 +76,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "foreign",
         "the model makes sense of it, in a way that it has for few others",
-        lambda evidence: evidence.percentile("robust_unit_leverage") >= _ELSEWHERE,
+        lambda evidence: (
+            (evidence.percentile("robust_unit_leverage") >= _ELSEWHERE) | evidence.above("clump", GROUPED["clump"][0])
+        ),
     ),
     Kind(
         "rare but plausible",

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.spatial import cKDTree
 
 from gradstore.ranking.signals.base import Computation, Signal, SignalStore, Values
-from gradstore.ranking.signals.latent_space import LatentSpace, latent_space
+from gradstore.ranking.signals.latent_space import widest_directions
 
 _SEARCHED, _MEASURED = 6, 32
 _CANDIDATES, _NEIGHBOURS = 32, 10
@@ -38,24 +38,11 @@ def nearest_of(store: SignalStore, allowed: Allowed | None = None) -> Values:
     """The same for the nearest of those neighbours that are `allowed`; -inf where none of the 31 nearest is."""
     if store.n_examples < 3:
         return np.zeros(store.n_examples)
-    points = _widest(latent_space(store, np.ones(store.n_examples, dtype=bool)))
+    directions = widest_directions(store, _MEASURED)
+    points = np.concatenate([directions.rows(start, stop) for start, stop in store.blocks()])
     tree = cKDTree(points[:, :_SEARCHED])
     parts = [_of_block(tree, points, start, allowed) for start in range(0, len(points), _ROWS)]
     return np.concatenate(parts)
-
-
-def _widest(space: LatentSpace) -> Float32[np.ndarray, "example width"]:
-    """All examples in the directions of largest spread, widest first."""
-    store = space.store
-    read = [(start, stop) for start, stop in store.blocks()]
-    second_moment = sum(np.asarray(rows.T @ rows, dtype=np.float64) for rows in (_scaled(space, *r) for r in read))
-    _, vectors = np.linalg.eigh(np.asarray(second_moment))
-    axes = vectors[:, ::-1][:, :_MEASURED].astype(np.float32)
-    return np.concatenate([_scaled(space, *r) @ axes for r in read])
-
-
-def _scaled(space: LatentSpace, start: int, stop: int) -> Float32[np.ndarray, "row width"]:
-    return space.scaled([space.store.latents(c, start, stop) for c in range(space.store.n_checkpoints)])
 
 
 def _of_block(
@@ -101,7 +88,7 @@ NEAR_DUPLICATE = Signal(
     meaning="another example is nearly the same to the model",
     needs=("latents",),
     compute=nearness,
-    passes=5,
-    cost="five passes over the latents, N log N for the neighbours",
+    passes=4,
+    cost="four passes over the latents, N log N for the neighbours",
 )
 SIGNALS = (NEAR_DUPLICATE,)

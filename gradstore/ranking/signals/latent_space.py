@@ -11,6 +11,7 @@ signed sum of columns, which keeps distances on average.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -52,15 +53,15 @@ class LatentSpace:
     spreads: Float64[np.ndarray, " checkpoint"]
     """root mean square distance from the centre a dimension; 1 where that is 0"""
     factor: Float32[np.ndarray, "width width"] | None
-    """lower Cholesky factor of the damped covariance; None where all trusted latents are the same"""
+    """lower Cholesky factor of the damped covariance; None where all trusted latents are the same, or for none"""
 
     def rows(self, start: int, stop: int) -> Float32[np.ndarray, "row width"]:
-        return self._whitened(self.scaled([self.store.latents(c, start, stop) for c in self._checkpoints]))
+        return self._whitened(self._scaled([self.store.latents(c, start, stop) for c in self._checkpoints]))
 
     def gather(self, indices: Int[np.ndarray, " row"]) -> Float32[np.ndarray, "row width"]:
-        return self._whitened(self.scaled([self.store.latent_rows(c, indices) for c in self._checkpoints]))
+        return self._whitened(self._scaled([self.store.latent_rows(c, indices) for c in self._checkpoints]))
 
-    def scaled(self, latents: list[Float[np.ndarray, "row d_latent"]]) -> Float32[np.ndarray, "row width"]:
+    def _scaled(self, latents: list[Float[np.ndarray, "row d_latent"]]) -> Float32[np.ndarray, "row width"]:
         """One checkpoint's rows beside the other's, not whitened."""
         parts = [(rows - m) / s for rows, m, s in zip(latents, self.centres, self.spreads, strict=True)]
         return _folded(np.concatenate(parts, axis=1).astype(np.float32))
@@ -75,11 +76,32 @@ class LatentSpace:
         return np.asarray(solve_triangular(self.factor, rows.T, lower=True, check_finite=False).T)
 
 
+@dataclass(frozen=True, eq=False)
+class WidestDirections:
+    """Rows along the few directions in which scaled latents spread most, widest first: not whitened."""
+
+    space: LatentSpace
+    axes: Float32[np.ndarray, "width direction"]
+
+    def rows(self, start: int, stop: int) -> Float32[np.ndarray, "row direction"]:
+        return np.asarray(self.space.rows(start, stop) @ self.axes)
+
+    def gather(self, indices: Int[np.ndarray, " row"]) -> Float32[np.ndarray, "row direction"]:
+        return np.asarray(self.space.gather(indices) @ self.axes)
+
+
+def widest_directions(store: LatentStore, n: int) -> WidestDirections:
+    """Of all examples, in three passes over the latents; fewer where latents are narrower."""
+    space = _scaled_space(store, np.ones(store.n_examples, dtype=bool))
+    parts = (space.rows(start, stop) for start, stop in store.blocks())
+    second_moment = sum(np.asarray(rows.T @ rows, dtype=np.float64) for rows in parts)
+    _, vectors = np.linalg.eigh(np.asarray(second_moment))
+    return WidestDirections(space, vectors[:, ::-1][:, :n].astype(np.float32))
+
+
 def latent_space(store: LatentStore, trusted: Bool[np.ndarray, " example"]) -> LatentSpace:
     """Fit it to the trusted examples, in three passes over the latents."""
-    moments = [_moments(store, checkpoint, trusted) for checkpoint in range(store.n_checkpoints)]
-    centres, spreads = np.stack([mean for mean, _ in moments]), np.array([spread for _, spread in moments])
-    scaled = LatentSpace(store, centres, spreads, None)
+    scaled = _scaled_space(store, trusted)
 
     def blocks() -> Iterator[Float32[np.ndarray, "row width"]]:
         for start, stop in store.blocks():
@@ -87,8 +109,15 @@ def latent_space(store: LatentStore, trusted: Bool[np.ndarray, " example"]) -> L
             if kept.any():
                 yield scaled.rows(start, stop)[kept]
 
-    factor = damped_factor(blocks, min(centres.size, WIDEST), _DAMPING)
-    return LatentSpace(store, centres, spreads, None if factor is None else factor.astype(np.float32))
+    factor = damped_factor(blocks, min(scaled.centres.size, WIDEST), _DAMPING)
+    return dataclasses.replace(scaled, factor=None if factor is None else factor.astype(np.float32))
+
+
+def _scaled_space(store: LatentStore, trusted: Bool[np.ndarray, " example"]) -> LatentSpace:
+    """Centred and scaled, not whitened."""
+    moments = [_moments(store, checkpoint, trusted) for checkpoint in range(store.n_checkpoints)]
+    centres, spreads = np.stack([mean for mean, _ in moments]), np.array([spread for _, spread in moments])
+    return LatentSpace(store, centres, spreads, None)
 
 
 def _moments(

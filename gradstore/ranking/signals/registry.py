@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from gradstore.errors import UnknownSignalError
 from gradstore.ranking.signals import (
+    clumps,
     draws,
     duplicates,
     gradient,
@@ -31,6 +32,7 @@ ALL_SIGNALS: Mapping[str, Signal] = MappingProxyType(
         *latent.SIGNALS,
         *gradient.SIGNALS,
         *duplicates.SIGNALS,
+        *clumps.SIGNALS,
         *label_predictions.SIGNALS,
         *label_noise.SIGNALS,
         *label_duplicates.SIGNALS,

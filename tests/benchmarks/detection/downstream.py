@@ -12,16 +12,30 @@ from gradstore.data import open_source, scan
 from gradstore.data.batch import as_inputs
 from gradstore.models import TrainingSettings, make_task, train
 from gradstore.models.checkpoints import load_checkpoint
-from tests.benchmarks.detection.label_cells import LabelCell
+from tests.benchmarks.detection.cells import Contaminated
+from tests.benchmarks.detection.hosts import Examples, Labels
 
 _BATCH, _EPOCHS = 512, 15
+Test = tuple[Examples, Labels]
 
 
-def error_after(cell: LabelCell, kept: NDArray[np.bool_], folder: Path, seed: int) -> float:
+def errors_after_cleaning(
+    data: Contaminated, test: Test, flagged: NDArray[np.int64], folder: Path, seed: int
+) -> dict[str, float]:
+    """Errors with nothing removed, without the flagged rows, and without as many at random."""
+    n = len(data.bad)
+    kept = {name: np.ones(n, dtype=bool) for name in ("nothing removed", "flagged removed", "as many at random")}
+    kept["flagged removed"][flagged] = False
+    kept["as many at random"][np.random.default_rng(seed).permutation(n)[: len(flagged)]] = False
+    return {name: _error_after(data, test, rows, folder / name, seed) for name, rows in kept.items()}
+
+
+def _error_after(data: Contaminated, test: Test, kept: NDArray[np.bool_], folder: Path, seed: int) -> float:
     """Share of the test examples that the default classifier, trained on the kept examples, takes for another class."""
+    assert data.labels is not None
     folder.mkdir()
-    np.save(folder / "kept.npy", cell.examples[kept])
-    np.save(folder / "labels.npy", cell.labels[kept])
+    np.save(folder / "kept.npy", data.examples[kept])
+    np.save(folder / "labels.npy", data.labels[kept])
     source = open_source(folder / "kept.npy", labels=folder / "labels.npy")
     summary = scan(source)
     task = make_task("classifier", summary, source.rows(slice(0, 1)).shape[1:])
@@ -29,10 +43,10 @@ def error_after(cell: LabelCell, kept: NDArray[np.bool_], folder: Path, seed: in
     (trained,) = train(task, source, summary, folder / "training", settings=settings)
     model = task.build()
     load_checkpoint(model, trained)
-    return _error(model.eval(), *cell.test)
+    return _error(model.eval(), *test)
 
 
-def _error(model: torch.nn.Module, examples: NDArray[np.generic], labels: NDArray[np.int64]) -> float:
+def _error(model: torch.nn.Module, examples: Examples, labels: Labels) -> float:
     wrong = 0
     with torch.no_grad():
         for start in range(0, len(examples), _BATCH):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradstore.errors import QueryError, ShapeError
 from gradstore.ranking import combine
-from gradstore.ranking.combine import TAILS, percent_text, percentile, tail_sum
+from gradstore.ranking.combine import GROUPED, TAILS, improbability, percent_text, percentile, tail_sum
 
 Pair = NDArray[np.float64]
 PAIRS = arrays(np.float64, st.tuples(st.just(2), st.integers(1, 40)), elements=st.integers(-50, 50).map(float))
@@ -81,25 +81,59 @@ def test_a_percentile_in_words_is_never_more_than_it_is(percent: float) -> None:
     assert percent_text(percent) != "100.0"
 
 
-def test_without_near_duplicates_the_score_is_the_tail_sum() -> None:
+def of_fifty(**changed: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     rng = np.random.default_rng(0)
-    signals = {name: rng.uniform(size=50) for name in TAILS}
-    near = rng.uniform(0.0, 0.4, 50)
-    np.testing.assert_array_equal(
-        combine.combined(signals | {"near_duplicate": near}), tail_sum(signals, combine.WEIGHTS)
-    )
+    return {name: rng.uniform(size=50) for name in TAILS} | {name: np.zeros(50) for name in GROUPED} | changed
 
 
-def test_a_duplicate_is_above_everyone_however_ordinary_it_is_otherwise() -> None:
-    signals = {name: np.arange(50.0) for name in TAILS}
-    near = np.where(np.arange(50) == 0, 2.0, 0.0)
-    assert combine.combined(signals | {"near_duplicate": near}).argmax() == 0
+def test_without_copies_and_clumps_the_score_is_the_sum_of_weighted_improbabilities() -> None:
+    signals = of_fifty(near_duplicate=np.linspace(0.0, 0.6, 50), clump=np.linspace(0.0, 0.45, 50))
+    expected = np.sum([weight * improbability(signals[name]) for name, weight in combine.WEIGHTS.items()], axis=0)
+    np.testing.assert_array_equal(combine.combined(signals), expected)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_a_single_copy_is_above_everyone_however_ordinary_it_is_otherwise(name: str) -> None:
+    signals = of_fifty(**{name: np.where(np.arange(50) == 0, 2.0, 0.0)}) | {n: np.ones(50) for n in TAILS}
+    assert combine.combined(signals).argmax() == 0
+
+
+def test_the_more_examples_are_copies_the_less_each_counts() -> None:
+    few, many = (np.where(np.arange(50) < n, 5.0, 0.0) for n in (2, 30))
+    added = [combine.combined(of_fifty(near_duplicate=v)) - combine.combined(of_fifty()) for v in (few, many)]
+    assert added[0][0] > 2 * added[1][0] > 0
+    assert added[0][40] == added[1][40] == 0
 
 
 def test_a_duplicate_signal_that_is_nan_is_refused() -> None:
-    signals = {name: np.arange(50.0) for name in TAILS}
     with pytest.raises(QueryError, match="'near_duplicate' is NaN or infinite for 1 of 50"):
-        combine.combined(signals | {"near_duplicate": np.where(np.arange(50) == 7, np.nan, 0.0)})
+        combine.combined(of_fifty(near_duplicate=np.where(np.arange(50) == 7, np.nan, 0.0)))
+
+
+def test_a_value_that_the_bulk_foretells_is_as_improbable_as_it_is_rare() -> None:
+    values = np.exp(0.3 * np.random.default_rng(0).normal(size=20_000))
+    found, rank = improbability(values), (-values).argsort().argsort() + 0.5
+    inside = (rank > 200) & (rank < 10_000)
+    np.testing.assert_allclose(found[inside], -np.log(rank[inside] / 20_000), atol=0.35)
+
+
+def test_values_far_beyond_the_bulk_are_more_improbable_than_their_rank_alone() -> None:
+    values = np.random.default_rng(0).normal(size=4_000)
+    values[:80] += 12.0
+    found = improbability(values)
+    assert found[:80].min() > combine.surprise(values).max()
+    assert found.max() <= 20.0
+
+
+@given(arrays(np.float64, st.integers(1, 40), elements=st.integers(-50, 50).map(float)))
+def test_a_larger_value_is_never_less_improbable(values: NDArray[np.float64]) -> None:
+    found = improbability(values)
+    assert np.isfinite(found).all()
+    assert (np.diff(found[np.argsort(values)]) >= -1e-12).all()
+
+
+def test_equal_values_are_equally_improbable() -> None:
+    assert len(set(improbability(np.full(9, 3.0)))) == 1
 
 
 def test_a_weight_counts_a_signal_so_many_times() -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from gradstore.errors import QueryError, ShapeError, StoreIncompleteError, UnknownSignalError
-from gradstore.ranking.combine import tail_sum
+from gradstore.ranking.combine import improbability
 from gradstore.ranking.cutoff import CutOff
 from gradstore.ranking.rank import cut_off_of, rank, rank_table
 from gradstore.ranking.signals import SIGNALS, compute_signals
@@ -43,11 +43,10 @@ def test_every_example_appears_once_in_order_of_score(store: Store) -> None:
     assert table["rank"].to_pylist() == list(range(1, 61))
 
 
-def test_the_default_score_is_the_tail_sum_of_the_robust_signals_and_isolation(store: Store) -> None:
-    signals = compute_signals(store) | {"near_duplicate": np.zeros(60)}
-    names = ("robust_unit_leverage", "robust_latent_distance", "latent_isolation")
-    weights = dict(zip(names, (1.0, 0.5, 0.5), strict=True))
-    expected = tail_sum({name: signals[name] for name in names}, weights)
+def test_the_default_score_is_how_improbable_the_robust_signals_and_isolation_are(store: Store) -> None:
+    signals = compute_signals(store) | {"near_duplicate": np.zeros(60), "clump": np.zeros(60)}
+    weights = {"robust_unit_leverage": 1.0, "robust_latent_distance": 0.5, "latent_isolation": 0.5}
+    expected = np.sum([weight * improbability(signals[name]) for name, weight in weights.items()], axis=0)
     table = rank_table(store, signals).sort_by("rank")
     rows = store.row_of(ids(table))
     np.testing.assert_array_equal(table["score"].to_numpy(), expected[rows])
@@ -134,7 +133,7 @@ def test_an_unknown_order_lists_what_there_is(store: Store) -> None:
 
 
 def test_signals_that_the_order_needs_must_be_there(store: Store) -> None:
-    with pytest.raises(QueryError, match="latent_isolation, near_duplicate is missing from loss"):
+    with pytest.raises(QueryError, match="latent_isolation, near_duplicate, clump is missing from loss"):
         rank_table(store, {"loss": np.zeros(60)})
 
 

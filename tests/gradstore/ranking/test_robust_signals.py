@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def test_wide_latents_are_folded_and_distances_kept_on_average(tmp_path: Path, m
 
 
 def _scaled(space: LatentSpace) -> NDArray[np.float32]:
-    return space.scaled([space.store.latents(c, 0, N) for c in range(2)])
+    return replace(space, factor=None).rows(0, N)
 
 
 def test_a_copy_is_near_by_five_orders_and_a_near_copy_by_as_many_as_it_is(

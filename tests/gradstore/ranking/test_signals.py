@@ -28,6 +28,7 @@ DEFAULT = {
     "latent_isolation",
     "gradient_distance",
     "near_duplicate",
+    "clump",
 }
 SELF_INFLUENCES = {"self_influence", "early_self_influence", "late_self_influence", "layer_self_influence"}
 COURSES = {"loss_spread", "loss_change", "forgetting"}
@@ -37,6 +38,7 @@ NOT_OF_THE_ODD = {
     *COURSES,
     *OF_PREDICTIONS,
     "near_duplicate",
+    "clump",
     "contradicting_duplicate",
     "draw_variance",
 }
