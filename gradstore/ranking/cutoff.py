@@ -41,12 +41,15 @@ class CutOff:
     """likely no fewer, and no more"""
     score: float | None
     """of the last one counted, in a ranking by score; None where none is"""
+    grouped: int = 0
+    """not counted: examples of which there is a copy, or that lie in a small group apart from all else"""
 
     def __str__(self) -> str:
         """In words."""
-        if self.n == 0:
-            return f"About none look bad (likely 0 to {self.high:,})."
-        return f"About {self.n:,} look bad (likely {self.low:,} to {self.high:,})."
+        about = "none" if self.n == 0 else f"{self.n:,}"
+        likely = f"{self.low if self.n else 0:,} to {self.high:,}"
+        copies = f" {self.grouped:,} more have near copies or lie in a small group apart." if self.grouped else ""
+        return f"About {about} look bad (likely {likely}).{copies}"
 
 
 def estimate_bad(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +24,7 @@ from gradstore.ranking.combine import (
     TAILS,
     combination_in,
     combined,
+    in_group,
     percentile,
     require_finite,
 )
@@ -119,9 +120,9 @@ def rank_table(store: RankedStore, signals: Mapping[str, Values], by: str = COMB
     _require_one_number_an_example(store, signals)
     scores = scores_by(signals, by)
     order = np.argsort(-scores, kind="stable")
-    cut = _cut_off(signals, scores, by)
+    cut = estimated_cut_off(signals, scores, by)
     within = class_percentile(scores, store.labels())
-    suspicious = np.isin(np.arange(len(order)), order[: min(cut.high, len(order) // _AT_MOST)])
+    suspicious = np.isin(np.arange(len(order)), order[: min(cut.high + cut.grouped, len(order) // _AT_MOST)])
     words = kinds(Evidence(signals, len(order), within), suspicious, order)
     columns = {
         **{name: column.take(order) for name, column in identities(store).items()},
@@ -137,10 +138,15 @@ def rank_table(store: RankedStore, signals: Mapping[str, Values], by: str = COMB
     return pa.table(columns).replace_schema_metadata({CUT_OFF: json.dumps(asdict(cut))})
 
 
-def _cut_off(signals: Mapping[str, Values], scores: Values, by: str) -> CutOff:
-    if by == COMBINED and combination_in(signals) == LABELLED_COMBINATION:
+def estimated_cut_off(signals: Mapping[str, Values], scores: Values, by: str = COMBINED) -> CutOff:
+    """How many examples seem bad, by the signals that a ranking is made of and its scores."""
+    if by != COMBINED:
+        return estimate_bad({by: signals[by]}, scores)
+    if combination_in(signals) == LABELLED_COMBINATION:
         return estimate_wrong(signals["label_error"], scores)
-    return estimate_bad({name: signals[name] for name in (TAILS if by == COMBINED else (by,))}, scores)
+    alone = ~in_group(signals)
+    found = estimate_bad({name: signals[name][alone] for name in TAILS}, scores[alone])
+    return replace(found, grouped=int((~alone).sum()))
 
 
 def cut_off_of(table: pa.Table) -> CutOff | None:

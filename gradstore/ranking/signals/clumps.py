@@ -6,9 +6,9 @@ enough, robust signals learn to trust them. But from the last of its group to th
 example's distances to others, in ascending order, one is several times that of half its rank. In a cloud, however
 dense, none is.
 
-Median of the largest such leap (log10) of the 2 % planted, and what a hundredth of the clean exceed: noise among clothes
-.76 and .25, noise among emoji behind EfficientNet .79 and .74, for clock faces and the like are groups too. Copies are
-groups of two: `near_duplicate` looks for those.
+Median of the largest such leap (log10) of the 2 % planted, and what a hundredth of the clean exceed: noise among
+clothes .76 and .25, noise among emoji behind EfficientNet .79 and .74, for clock faces and the like are groups too.
+Copies are groups of two: `near_duplicate` looks for those.
 """
 
 from __future__ import annotations

@@ -188,20 +188,20 @@ def _downstream(found: Found) -> str:
 def _shares(found: Found) -> str:
     rows = []
     for cell, runs in found.items():
-        n, low, high = (mean(run["cut_off"][i] for run in runs) for i in range(3))
+        n, low, high, apart = (mean(run["cut_off"][i] for run in runs) for i in range(4))
         held = sum(run["cut_off"][1] <= run["n_bad"] <= run["cut_off"][2] for run in runs)
         true = mean(run["n_bad"] for run in runs)
-        of = f"{true / mean(run['n'] for run in runs):.1%}"
-        rows.append(
-            [cell.name, of, f"{true:,.0f}", f"{n:,.0f}", f"{low:,.0f} to {high:,.0f}", f"{held} of {len(runs)}"]
-        )
+        numbers = [f"{true / mean(run['n'] for run in runs):.1%}", f"{true:,.0f}", f"{n:,.0f}"]
+        rows.append([cell.name, *numbers, f"{low:,.0f} to {high:,.0f}", f"{held} of {len(runs)}", f"{apart:,.0f}"])
     lines = [
         "## How many are bad",
         "",
-        "The estimate that stands above a ranking, its interval, and in how many runs that held the truth.",
+        "The estimate that stands above a ranking, its interval, in how many runs that held the truth, and how many with",
+        "copies or in small groups apart are named beside it.",
         "",
     ]
-    return "\n".join([*lines, *_table(["cell", "bad", "number", "estimate", "interval", "held"], rows), ""])
+    heads = ["cell", "bad", "number", "estimate", "interval", "held", "copies, groups"]
+    return "\n".join([*lines, *_table(heads, rows), ""])
 
 
 def _twice(found: Found) -> str:

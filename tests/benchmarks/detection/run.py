@@ -3,7 +3,8 @@
     python -m tests.benchmarks.detection.run --fashion DIR --mnist DIR --emoji DIR --results DIR --seeds 3
 
 A run that is in the results folder already is passed over, so an interrupted benchmark goes on, and several processes
-can share one (`--groups`, `--cells`). `tests.benchmarks.detection.page` makes the page of what is there.
+can share one (`--groups`, `--cells`). After a change to how signals are combined, and to nothing else, `--again` judges
+the kept signals anew. `tests.benchmarks.detection.page` makes the page of what is there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from gradstore.evaluation.detection import detection_curve, roc_auc
-from gradstore.ranking.rank import cut_off_of
+from gradstore.ranking.rank import cut_off_of, estimated_cut_off, scores_by
 from gradstore.ranking.signals import ALL_SIGNALS
 from gradstore.store import Store
 from tests.benchmarks.detection.cells import GROUPS, Cell, Contaminated, contaminated
@@ -48,7 +49,9 @@ def main() -> None:
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for cell in cells:
             path = result_path(options.results, cell, seed)
-            if path.is_file() or (options.cells and cell.name not in options.cells):
+            if options.again and path.is_file():
+                _judge_again(path)
+            if options.again or path.is_file() or (options.cells and cell.name not in options.cells):
                 continue
             if cell.host not in hosts:
                 hosts[cell.host] = open_host(cell.host, folders)
@@ -82,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--downstream", action="store_true", help="label cells: train three more models")
+    parser.add_argument("--again", action="store_true", help="build nothing, combine and judge kept signals anew")
     parser.add_argument("--twice", action="store_true", help="build again with other seeds of model and projection")
     return parser.parse_args()
 
@@ -110,6 +114,20 @@ def _run(cell: Cell, host: Host, seed: int, options: argparse.Namespace) -> tupl
     if data.bad.any():
         found["figures"] = {name: _judged(values, data.bad) for name, values in scored.items()}
     return found, {**scored, "bad": data.bad.astype(np.float64)}
+
+
+def _judge_again(path: Path) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    with np.load(path.with_suffix(".npz")) as file:
+        kept: dict[str, Any] = dict(file)
+    signals = {name: values.astype(np.float64) for name, values in kept.items() if name in ALL_SIGNALS}
+    combined, bad = scores_by(signals), kept["bad"] > 0
+    cut = estimated_cut_off(signals, combined)
+    found["cut_off"] = [cut.n, cut.low, cut.high, cut.grouped]
+    if bad.any():
+        found["figures"]["combined"] = _judged(combined, bad)
+    np.savez_compressed(path.with_suffix(".npz"), **{**kept, "combined": combined.astype(np.float32)})
+    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def _of(table: pa.Table) -> tuple[pa.Table, str, NDArray[np.int64]]:
@@ -170,7 +188,7 @@ def _judged(scores: NDArray[np.float64], bad: NDArray[np.bool_]) -> dict[str, An
 def _cut_off(table: pa.Table) -> list[int]:
     cut = cut_off_of(table)
     assert cut is not None
-    return [cut.n, cut.low, cut.high]
+    return [cut.n, cut.low, cut.high, cut.grouped]
 
 
 def _named(table: pa.Table, data: Contaminated, rows: NDArray[np.int64]) -> dict[str, float]:

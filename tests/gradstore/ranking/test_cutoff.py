@@ -62,3 +62,4 @@ def test_negative_signals_are_taken_as_they_are() -> None:
 def test_the_estimate_in_words() -> None:
     assert str(CutOff(80, 40, 1200, 1.0)) == "About 80 look bad (likely 40 to 1,200)."
     assert str(CutOff(0, 0, 12, None)) == "About none look bad (likely 0 to 12)."
+    assert str(CutOff(5, 3, 9, 1.0, 1200)).endswith("9). 1,200 more have near copies or lie in a small group apart.")

@@ -52,6 +52,15 @@ def test_the_default_score_is_how_improbable_the_robust_signals_and_isolation_ar
     np.testing.assert_array_equal(table["score"].to_numpy(), expected[rows])
 
 
+def test_copies_are_counted_apart_and_called_duplicates(store: Store) -> None:
+    near = np.where(np.arange(60) < 3, 2.0, 0.0)
+    table = rank_table(store, compute_signals(store) | {"near_duplicate": near, "clump": np.zeros(60)})
+    cut = cut_off_of(table)
+    assert cut is not None
+    assert cut.grouped == 3
+    assert {row["id"] for row in table.to_pylist() if row["kind"] == "duplicate"} == {"x0", "x1", "x2"}
+
+
 def test_each_row_keeps_its_own_signals_label_and_path(store: Store) -> None:
     row = row_of(rank(store), "x32")
     assert (row["label"], row["path"]) == ("owl", "images/32.png")
