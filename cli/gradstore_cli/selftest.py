@@ -61,19 +61,22 @@ def _write(result: SelftestResult, destination: TableOutput) -> None:
 
 def _print(result: SelftestResult) -> None:
     from gradstore_cli.tables import Column, print_table
+    from gradstore_pipelines.selftest_words import heading
 
     kinds = [Column(kind.kind.replace("_", " "), "right") for kind in result.kinds]
     print_table(
         [Column("ROC-AUC"), *kinds, Column("mean", "right"), Column("worst", "right")],
         [_aucs(result, signal) for signal in result.signals],
     )
-    print()
-    first = [f"first {100 * share:g} %" for share in result.overall(result.compared[0]).found]
-    headings = ("ROC-AUC", "average precision", "D", *first)
-    print_table(
-        [Column("mean over the kinds"), *(Column(name, "right") for name in headings)],
-        [[signal, *_cells(result.overall(signal))] for signal in result.compared],
-    )
+    for advice in result.advice:
+        print()
+        compared = result.compared(advice)
+        first = [f"first {100 * share:g} %" for share in next(iter(compared.values())).found]
+        names = ("ROC-AUC", "average precision", "D", *first)
+        print_table(
+            [Column(heading(advice)), *(Column(name, "right") for name in names)],
+            [[signal, *_cells(found)] for signal, found in compared.items()],
+        )
 
 
 def _aucs(result: SelftestResult, signal: str) -> list[str]:

@@ -65,8 +65,8 @@ class SelftestPage:
     """name -> ROC-AUC, one for each of `kinds`; best first"""
     baselines: Sequence[str]
     """those of the signals that are there to be compared with"""
-    compared: Mapping[str, Mapping[str, str]]
-    """name -> figure -> its value and interval in words"""
+    compared: Mapping[str, Mapping[str, Mapping[str, str]]]
+    """heading -> signal -> figure -> its value and interval in words"""
     kinds: Sequence[KindOnPage]
 
 

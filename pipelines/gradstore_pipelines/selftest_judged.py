@@ -20,6 +20,7 @@ FINDABLE = 0.6
 CURVE_AT = tuple((step / 50) ** 2 for step in range(51))
 """Shares of the sample at which a detection curve is kept, denser where it matters."""
 _DRAWN = (COMBINED, *BASELINES)
+_RESAMPLES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,9 @@ def judged(trials: Sequence[Trial], seed: int) -> KindResult:
         n_examples=len(first.planted),
         n_planted=int(first.planted.sum()),
         repeats=len(trials),
-        figures={name: pooled(list(zip(each, masks, strict=True)), SHARES, seed=seed) for name, each in scores.items()},
+        figures={
+            name: pooled(list(zip(each, masks, strict=True)), SHARES, _RESAMPLES, seed) for name, each in scores.items()
+        },
         over_combined={name: list(map(advantage, each, combined, masks)) for name, each in scores.items() if combined},
         curves={name: _mean_curve(scores[name], masks) for name in _DRAWN if name in scores},
         undefined={name: why for trial in trials for name, why in trial.undefined.items()},

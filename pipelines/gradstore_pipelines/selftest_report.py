@@ -16,7 +16,7 @@ from gradstore_pipelines.selftest_judged import CURVE_AT, KindResult
 from gradstore_pipelines.selftest_result import SelftestResult
 from gradstore_pipelines.selftest_sample import LABEL_KINDS_EXPLAINED
 from gradstore_pipelines.selftest_trial import BASELINES, Shown
-from gradstore_pipelines.selftest_words import checks, findings, gaps, recommendations
+from gradstore_pipelines.selftest_words import checks, findings, gaps, heading, recommendations
 
 _EXPLAINED: Mapping[str, str] = {**KINDS_EXPLAINED, **LABEL_KINDS_EXPLAINED}
 
@@ -34,7 +34,10 @@ def write_selftest(result: SelftestResult, path: Path) -> None:
         notes=[*findings(result), *checks(result), *gaps(result)],
         signals={name: result.roc_aucs(name) for name in result.signals},
         baselines=BASELINES,
-        compared={name: _figures(result.overall(name)) for name in result.compared},
+        compared={
+            heading(advice): {name: _figures(found) for name, found in result.compared(advice).items()}
+            for advice in result.advice
+        },
         kinds=[_kind(kind) for kind in result.kinds],
     )
     write_atomically(path, render_selftest(page).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import mean
@@ -73,15 +73,16 @@ class SelftestResult:
         """One a kind."""
         return [kind.figures[signal].roc_auc.value if signal in kind.figures else None for kind in self.kinds]
 
-    def overall(self, signal: str) -> Detection:
-        """Over all kinds on which the signal could be judged."""
-        return mean_figures([kind.figures[signal] for kind in self.kinds if signal in kind.figures])
+    def overall(self, signal: str, kinds: Collection[str] | None = None) -> Detection:
+        """Over those kinds, all by default, on which the signal could be judged."""
+        of = [kind for kind in self.kinds if kinds is None or kind.kind in kinds]
+        return mean_figures([kind.figures[signal] for kind in of if signal in kind.figures])
 
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """What is looked at closely: the score, what is recommended, and the baselines; no name twice."""
-        recommended = [advice.signal for advice in self.advice]
-        return tuple(name for name in dict.fromkeys([COMBINED, *recommended, *BASELINES]) if name in self.signals)
+    def compared(self, advice: Advice) -> dict[str, Detection]:
+        """What is looked at closely: the score, what is recommended, and the baselines, over the kinds of an advice."""
+        names = dict.fromkeys([COMBINED, advice.signal, *BASELINES])
+        known = {name for kind in self.kinds if kind.kind in advice.kinds for name in kind.figures}
+        return {name: self.overall(name, advice.kinds) for name in names if name in known}
 
     @property
     def hidden(self) -> tuple[KindResult, ...]:

@@ -162,7 +162,7 @@ def _kinds(
     asked = settings.kinds or (*fitting, planting.FOREIGN, *LABEL_KINDS)
     left_out = {} if lack is None else dict.fromkeys(LABEL_KINDS, lack)
     if settings.foreign is None:
-        left_out[planting.FOREIGN] = "--foreign DATA is not given, of which to take some"
+        left_out[planting.FOREIGN] = "it takes --foreign DATA"
     kinds = tuple(kind for kind in asked if kind not in left_out)
     return kinds, {kind: why for kind, why in left_out.items() if kind in asked}
 

@@ -31,7 +31,8 @@ class SanityChecks:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SanityChecks:
-        similarity = {by: SimilarityRate(**rate) for by, rate in values["similarity"].items()}
+        rates = values["similarity"]
+        similarity: dict[str, SimilarityRate] = {by: SimilarityRate(**rates[by]) for by in _READINGS if by in rates}
         return cls(OwnProponents(**values["own_proponents"]), similarity)
 
     def sentences(self) -> list[str]:

@@ -34,6 +34,16 @@ def recommendations(result: SelftestResult) -> list[str]:
     return [_recommendation(advice, several) for advice in result.advice]
 
 
+def heading(advice: Advice) -> str:
+    """Of a table of means.
+
+    >>> from gradstore_pipelines.selftest_advice import advice_on
+    >>> heading(advice_on("labels", {"mislabelled": {"loss": 0.9}}, {"mislabelled": {}}))
+    'wrong labels: mean over 1 kind'
+    """
+    return f"{_OF[advice.group]}: mean over {_count(len(advice.kinds), 'kind')}"
+
+
 def findings(result: SelftestResult) -> list[str]:
     """What nothing finds, and how sure the figures are."""
     n_planted = result.setting.n_planted
@@ -73,25 +83,29 @@ def _training(result: SelftestResult) -> str:
 
 def _recommendation(advice: Advice, several: bool) -> str:
     """One sentence, beginning with what is to be found where that is not all."""
-    of = f" for {_OF[advice.group]}" if several else ""
+    sentence = _what_to_rank_by(advice)
+    return f"For {_OF[advice.group]}: {sentence[0].lower()}{sentence[1:]}" if several else sentence
+
+
+def _what_to_rank_by(advice: Advice) -> str:
     if advice.combined is None:
-        return f"Rank{of} by --signal {advice.signal}: mean ROC-AUC {_auc(advice.roc_auc)}; there is no combined score."
+        return f"Rank by --signal {advice.signal}: mean ROC-AUC {_auc(advice.roc_auc)}; there is no combined score."
     if advice.signal == COMBINED:
-        return (
-            f"Keep the default{of}: the combined score (mean ROC-AUC {_auc(advice.combined)}) is best or within noise "
-            f"on {advice.n_within} of {_count(len(advice.kinds), 'kind')}{_beside(advice)}."
-        )
+        return f"Keep the default: the combined score (mean ROC-AUC {_auc(advice.combined)}) {_standing(advice)}."
     return (
-        f"Rank{of} by --signal {advice.signal}: its mean ROC-AUC is {_auc(advice.roc_auc)}, that of the combined score "
+        f"Rank by --signal {advice.signal}: its mean ROC-AUC is {_auc(advice.roc_auc)}, that of the combined score "
         f"{_auc(advice.combined)}{_interval(advice)}{_by_design(advice)}."
     )
 
 
-def _beside(advice: Advice) -> str:
-    """The best single signal, where it is nominally better."""
+def _standing(advice: Advice) -> str:
+    """How the combined score stands, kind by kind and on the whole."""
+    n_better = len(advice.kinds) - advice.n_within
+    by_kind = f"is best or within noise on {advice.n_within} of {_count(len(advice.kinds), 'kind')}"
     if advice.best_roc_auc <= (advice.combined or 0.0):
-        return ""
-    return f"; {advice.best} has {_auc(advice.best_roc_auc)}, which may be luck{_interval(advice)}"
+        return f"{by_kind}, and no single signal has a higher mean" if n_better else by_kind
+    rival = f"{advice.best} has {_auc(advice.best_roc_auc)}, which may be luck{_interval(advice)}"
+    return f"{by_kind}, and no single signal is better on the whole: {rival}" if n_better else f"{by_kind}; {rival}"
 
 
 def _interval(advice: Advice) -> str:
@@ -117,7 +131,7 @@ def _grouped(what: str, reasons: Mapping[str, str]) -> Iterator[str]:
     """Names that share a reason share a sentence."""
     for reason in dict.fromkeys(reasons.values()):
         names = [name for name, why in reasons.items() if why == reason]
-        yield f"{what}: {_listed(names)}, for {reason.rstrip('.')}."
+        yield f"{what}: {_listed(names)} ({reason.rstrip('.')})."
 
 
 def _auc(value: float) -> str:
