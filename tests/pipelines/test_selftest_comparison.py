@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -23,6 +23,7 @@ def two_signals(seed: int, better: float = 0.0) -> tuple[NDArray[np.float64], ND
     return shared + better * PLANTED + 0.5 * rng.normal(size=N), shared + 0.5 * rng.normal(size=N)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=4, max_size=30), st.data())
 def test_it_is_the_difference_of_the_roc_aucs(scores: list[tuple[int, int]], data: st.DataObject) -> None:
     a, b = np.array(scores, dtype=float).T
