@@ -78,9 +78,14 @@ def epochs_on(training: Mapping[str, Any], n_stored: int, n_examples: int) -> in
     >>> epochs_on(usual, 60_000, 2_000), epochs_on(usual, 1_500, 1_500)
     (30, 15)
     """
-    epochs, batch = int(training["epochs"]), int(training["train_batch_size"])
-    fewest = min(_FEWEST_STEPS, epochs * -(-n_stored // batch))
-    return max(epochs, -(-fewest // -(-n_examples // batch)))
+    epochs = int(training["epochs"])
+    fewest = min(_FEWEST_STEPS, steps_of(training, epochs, n_stored))
+    return max(epochs, -(-fewest // steps_of(training, 1, n_examples)))
+
+
+def steps_of(training: Mapping[str, Any], epochs: int, n_examples: int) -> int:
+    """Steps of so many epochs over so many examples."""
+    return epochs * -(-n_examples // int(training["train_batch_size"]))
 
 
 def _weights(store: Store, plan: SketchPlan, n_examples: int, folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from gradstore.models.registry import task_from_settings
 from gradstore.store import Store
 from gradstore.store.sealed import json_text
 from gradstore_pipelines.progress import Reporter
-from gradstore_pipelines.selftest_like import epochs_on, n_trained, training_of
+from gradstore_pipelines.selftest_like import epochs_on, n_trained, steps_of, training_of
 from gradstore_pipelines.selftest_result import Setting
 from gradstore_pipelines.selftest_sample import (
     LABEL_KINDS,
@@ -123,18 +123,23 @@ class SelftestPlan:
 
     def setting(self) -> Setting:
         """For the result."""
-        training = training_of(self.store)
+        training, epochs, n_stored = training_of(self.store), self.epochs, self.store.n_examples
+        store_epochs = None if training is None else int(training["epochs"])
         return Setting(
             store=self.store.location,
             n_examples=self.n_examples,
-            n_stored=self.store.n_examples,
+            n_stored=n_stored,
             n_planted=self.n_planted,
             repeats=self.settings.repeats,
             seed=self.settings.seed,
             parameters=self.store.parameters,
             model=str(self.store.manifest.provenance["model"]),
-            epochs=self.epochs,
-            store_epochs=None if training is None else int(training["epochs"]),
+            epochs=epochs,
+            steps=None if training is None or epochs is None else steps_of(training, epochs, self.n_examples),
+            store_epochs=store_epochs,
+            store_steps=None
+            if training is None or store_epochs is None
+            else steps_of(training, store_epochs, n_stored),
         )
 
 

@@ -44,7 +44,9 @@ class Setting:
     model: str
     epochs: int | None
     """that a sample is trained for; None where given checkpoints are used"""
+    steps: int | None
     store_epochs: int | None
+    store_steps: int | None
 
 
 @dataclass(frozen=True, eq=False)

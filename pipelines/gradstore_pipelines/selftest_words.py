@@ -78,7 +78,10 @@ def _training(result: SelftestResult) -> str:
     trained = f"Each time {setting.model} was trained anew, for {_count(setting.epochs, 'epoch')}"
     if setting.epochs == setting.store_epochs:
         return f"{trained}, as for the store."
-    return f"{trained}; {setting.store_epochs} for the store were more steps, for it has more examples."
+    return (
+        f"{trained}, that is {_count(setting.steps or 0, 'step')}: the store's {setting.store_epochs} would be too few "
+        f"steps on a sample, and are {setting.store_steps or 0:,} on all examples."
+    )
 
 
 def _recommendation(advice: Advice, several: bool) -> str:
