@@ -196,8 +196,8 @@ def _shares(found: Found) -> str:
     lines = [
         "## How many are bad",
         "",
-        "The estimate that stands above a ranking, its interval, in how many runs that held the truth, and how many with",
-        "copies or in small groups apart are named beside it.",
+        "The estimate that stands above a ranking, its interval, in how many runs that held the truth; beside it how",
+        "many have near copies or lie in a small group apart.",
         "",
     ]
     heads = ["cell", "bad", "number", "estimate", "interval", "held", "copies, groups"]
