@@ -76,7 +76,7 @@ def test_wrong_labels_come_first(data: Labelled, table: pa.Table) -> None:
 
 def test_the_score_is_the_tail_sum_of_doubt_odds_and_loss(data: Labelled, table: pa.Table) -> None:
     signals = {name: table.column(name).to_numpy().astype(float) for name in LABELLED_COMBINATION}
-    expected = tail_sum(signals, {"neighbour_doubt": 1 / 6, "label_error": 1.0, "loss": 1 / 6})
+    expected = tail_sum(signals, {"neighbour_doubt": 0.1, "label_error": 1.0, "loss": 0.1})
     np.testing.assert_allclose(table.column("score").to_numpy(), expected, rtol=1e-6)
 
 
