@@ -90,7 +90,7 @@ class SelftestPlan:
             "store": hashlib.sha256(json_text(self.store.manifest.identity()).encode()).hexdigest(),
             "parameters": self.store.parameters,
             "data": self.source.stamp(),
-            "forgotten": [] if forgotten is None else np.flatnonzero(forgotten).tolist(),
+            "forgotten": None if forgotten is None else hashlib.sha256(forgotten.tobytes()).hexdigest(),
             "device": self.device,
             **{name: getattr(settings, name) for name in ("sample", "share", "seed")},
         }

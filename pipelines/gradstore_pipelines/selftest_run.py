@@ -15,7 +15,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gradstore.errors import CheckpointError, QueryError, ShapeError, StoreIncompleteError, TaskError
+from gradstore.errors import (
+    CheckpointError,
+    NonFiniteDataError,
+    QueryError,
+    ShapeError,
+    StoreIncompleteError,
+    TaskError,
+)
 from gradstore.store import Store
 from gradstore.store.files import make_folder, replacing, write_errors
 from gradstore_pipelines.build_store import build
@@ -96,7 +103,7 @@ def _trial(plan: SelftestPlan, work: Work, kind: str, repeat: int, part: Part) -
         store = _built(plan, planted, folder, repeat, part)
     except CheckpointError:
         raise
-    except (QueryError, ShapeError, TaskError) as error:
+    except (QueryError, ShapeError, NonFiniteDataError, TaskError) as error:
         if folder.is_dir():
             remove_folder(folder)
         return str(error)

@@ -79,8 +79,8 @@ def _training(result: SelftestResult) -> str:
     if setting.epochs == setting.store_epochs:
         return f"{trained}, as for the store."
     return (
-        f"{trained}, that is {_count(setting.steps or 0, 'step')}: the store's {setting.store_epochs} would be too few "
-        f"steps on a sample, and are {setting.store_steps or 0:,} on all examples."
+        f"{trained}, {_count(setting.steps or 0, 'step')}; the store's training was "
+        f"{_count(setting.store_epochs or 0, 'epoch')}, {_count(setting.store_steps or 0, 'step')}."
     )
 
 

@@ -19,6 +19,8 @@ from gradstore.ranking.signals import Computed
 from gradstore.ranking.signals.base import Values
 from gradstore.store import Store
 from gradstore_pipelines import SelftestSettings, selftest, selftest_run
+from gradstore_pipelines.append import append
+from gradstore_pipelines.append_settings import AppendSettings
 from gradstore_pipelines.build_store import BuildResult, build, is_trained, train_checkpoints
 from gradstore_pipelines.selftest_judged import KindResult
 from gradstore_pipelines.selftest_like import epochs_on, settings_like
@@ -268,21 +270,24 @@ def test_given_checkpoints_are_used_and_nothing_is_trained(
 @pytest.mark.parametrize("given", [False, True], ids=["trained", "given"])
 def test_the_store_s_own_data_give_the_store_again(images: Path, tmp_path: Path, given: bool) -> None:
     """What a self-test builds by is what the store was built by: the very bytes, where the data are the same."""
-    store = Store.open(images)
-    if given:
-        torch.manual_seed(0)
-        for name in ("b", "a"):
-            weights = {k: torch.rand(shape) for k, shape in SHAPES.items()}
-            torch.save({"state_dict": weights, "lr": 0.5 if name == "a" else 0.25}, tmp_path / f"{name}.pt")
-        np.savez(tmp_path / "data.npz", images=pictures(), ids=[f"picture {row}" for row in range(N)])
-        store = Store.open(built(tmp_path, checkpoints=(str(tmp_path / "?.pt"),), draws=2, per_layer_norms=True))
+    store = Store.open(of_given_weights(tmp_path) if given else images)
     data = Path(store.manifest.provenance["source"]["path"])
     settings = settings_like(store, data, tmp_path / "again", n_examples=N, device="cpu", repeat=0)
     build(settings)
     assert Store.open(tmp_path / "again").content_fingerprint() == store.content_fingerprint()
 
 
-SHAPES = {"encoder.1.weight": (5, 64), "encoder.1.bias": (5,), "decoder.weight": (64, 5), "decoder.bias": (64,)}
+def of_given_weights(folder: Path) -> Path:
+    """Of two checkpoints, and a third that was appended and whose name comes first."""
+    np.savez(folder / "data.npz", images=pictures())
+    shapes = {"encoder.1.weight": (5, 64), "encoder.1.bias": (5,), "decoder.weight": (64, 5), "decoder.bias": (64,)}
+    torch.manual_seed(0)
+    for name, rate in {"a": 0.5, "b": 0.25, "0": 0.125}.items():
+        weights = {parameter: torch.rand(shape) for parameter, shape in shapes.items()}
+        torch.save({"state_dict": weights, "lr": rate}, folder / f"{name}.pt")
+    store = built(folder, checkpoints=(str(folder / "[ab].pt"),), draws=2, per_layer_norms=True)
+    append(AppendSettings(store=store, checkpoints=(str(folder / "0.pt"),), device="cpu"))
+    return store
 
 
 def test_a_small_sample_is_trained_for_as_many_steps_as_the_store_but_not_for_more() -> None:
