@@ -79,21 +79,24 @@ def estimate_bad(
 def estimate_wrong(
     log_odds: Float[np.ndarray, " example"], scores: Shaped[np.ndarray, " example"] | None = None
 ) -> CutOff:
-    """How many labels are wrong: their expected number, by the odds of each (`gradstore.ranking.signals.label_noise`).
+    """How many labels are wrong, by the odds of each (`gradstore.ranking.signals.label_noise`): those above one to nine.
 
-    At least as many as are wrong by nine to one, at most those that are right by no more than that, and in any case two
-    standard errors of the count.
+    Why not their expected number: a model that learned a label believes it too much. Over 12 runs with a tenth of the
+    labels wrong the estimate was .98 of the true number at the median (.31 to 1.27), the expected number .68; where none
+    was changed, .1 and .2 % of Reuters and pen strokes are counted, and 2 % of letters and clothes, some of which have
+    wrong labels of their own. The interval, from nine to one or two standard errors below the expected number, to one
+    to 49, held the true number in 9 of the 12.
 
     Args:
         log_odds: [N], that each label is wrong.
         scores: as for `estimate_bad`.
     """
     wrong = expit(log_odds)
-    error = 2 * float((wrong * (1 - wrong)).sum()) ** 0.5
-    expected, sure, possible = float(wrong.sum()), int((wrong > 0.9).sum()), int((wrong > 0.1).sum())
-    n, low, high = round(expected), min(sure, int(expected - error)), max(possible, math.ceil(expected + error))
+    expected, error = float(wrong.sum()), 2 * float((wrong * (1 - wrong)).sum()) ** 0.5
+    sure, n, possible = (int((wrong > limit).sum()) for limit in (0.9, 0.1, 0.02))
     ordered = None if scores is None or n == 0 else float(np.sort(scores)[-n])
-    return CutOff(n, max(low, 0), min(high, len(wrong)), ordered)
+    low, high = max(min(sure, int(expected - error)), 0), max(possible, math.ceil(expected + error))
+    return CutOff(n, min(low, n), min(high, len(wrong)), ordered)
 
 
 def excess(values: Float[np.ndarray, " example"], fitted: float) -> float:
