@@ -79,13 +79,13 @@ def estimate_bad(
 def estimate_wrong(
     log_odds: Float[np.ndarray, " example"], scores: Shaped[np.ndarray, " example"] | None = None
 ) -> CutOff:
-    """How many labels are wrong, by the odds of each (`gradstore.ranking.signals.label_noise`): those above one to nine.
+    """How many labels are wrong: those whose odds (`gradstore.ranking.signals.label_noise`) are above one to nine.
 
     Why not their expected number: a model that learned a label believes it too much. Over 12 runs with a tenth of the
-    labels wrong the estimate was .98 of the true number at the median (.31 to 1.27), the expected number .68; where none
-    was changed, .1 and .2 % of Reuters and pen strokes are counted, and 2 % of letters and clothes, some of which have
-    wrong labels of their own. The interval, from nine to one or two standard errors below the expected number, to one
-    to 49, held the true number in 9 of the 12.
+    labels wrong the estimate was .98 of the true number at the median (.31 to 1.27), the expected number .68; where
+    none was changed, .1 and .2 % of Reuters and pen strokes are counted, and 2 % of letters and clothes, some of which
+    have wrong labels of their own. The interval, from nine to one or two standard errors below the expected number, to
+    one to 49, held the true number in 9 of the 12.
 
     Args:
         log_odds: [N], that each label is wrong.
