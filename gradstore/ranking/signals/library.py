@@ -1,7 +1,7 @@
 """General outlier detectors of scikit-learn on gradients' directions: peers, computed when asked for.
 
 Here to be compared with. On latents an isolation forest had a mean ROC-AUC of .68 over the eight cells of
-tests/benchmarks/detection/unsupervised.py, below every robust signal; on sketches they have not been measured.
+tests/benchmarks/detection, below every robust signal; on sketches they have not been measured.
 """
 
 from __future__ import annotations
