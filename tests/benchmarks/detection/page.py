@@ -24,6 +24,7 @@ COMBINED = "combined"
 PLAIN = ("loss", "self_influence", "latent_distance", "random")
 CLEANLAB = "cleanlab outliers, latents"
 _BEHIND = 0.02
+_SHOWN_IN_SHORT = 6
 _BEHIND_IN_PRECISION = 0.01
 Run = dict[str, Any]
 Found = dict[Cell, list[Run]]
@@ -40,6 +41,7 @@ def main() -> None:
     _draw(options.results, unlabelled, labels, plot)
     parts = [
         _HEAD.format(plot=plot.name, n_cells=len(unlabelled) + len(labels)),
+        _in_short(unlabelled, labels),
         _unlabelled("The eight cells of two per cent", {c: runs for c, runs in unlabelled.items() if c in EIGHT}),
         _unlabelled("All cells without labels", unlabelled),
         _unlabelled("60,000 examples, 1,200 of them bad", full),
@@ -72,6 +74,28 @@ latents and predictions. Figures are means over seeds of data, planting and mode
 
 def _found(results: Path, group: Iterable[Cell]) -> Found:
     return {cell: runs for cell in group if (runs := list(results_of(results, cell)))}
+
+
+# In short
+
+
+def _in_short(unlabelled: Found, labels: Found) -> str:
+    """Means and minima over cells of the score, and of the others by their mean."""
+    lines = ["## In short", ""]
+    for title, found, (figure, words) in (
+        ("without labels", unlabelled, ("roc_auc", "ROC-AUC")),
+        ("with wrong labels", labels, _LABEL_MEASURE),
+    ):
+        if not found:
+            continue
+        names = [name for name, _ in _peers_by([run for runs in found.values() for run in runs], figure)]
+        names = [name for name in names if _has(found, name)][:_SHOWN_IN_SHORT]
+        rows = []
+        for name in (COMBINED, *names):
+            by_cell = [_mean(runs, name, figure) for runs in found.values()]
+            rows.append([name, _number(mean(by_cell)), _number(min(by_cell))])
+        lines += [*_table([f"{len(found)} cells {title}", f"mean {words}", "lowest cell"], rows), ""]
+    return "\n".join(lines)
 
 
 # Cells without labels
@@ -159,6 +183,7 @@ _LABEL_FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "Found in the first 20 %": lambda figures: float(figures["found"]["0.2"]),
     "Average precision": lambda figures: float(figures["average_precision"]),
 }
+_LABEL_MEASURE = ("average_precision", "average precision")
 _NAMED = ("precision", "recall", "suggestion right")
 
 
@@ -223,28 +248,29 @@ def _twice(found: Found) -> str:
 
 
 def _losses(unlabelled: Found, labels: Found) -> str:
-    lines = ["## Where others find more", ""]
+    """The best of the others in each cell where it is ahead."""
+    measures = ((unlabelled, "roc_auc", "ROC-AUC", _BEHIND), (labels, *_LABEL_MEASURE, _BEHIND_IN_PRECISION))
     behind = [
-        f"- {cell.name}: {name} {_number(value)}, combined {_number(ours)} (ROC-AUC)"
-        for cell, runs in unlabelled.items()
-        for ours in [_mean(runs, COMBINED, "roc_auc")]
-        for name, value in _peers_by(runs, "roc_auc")
-        if value > ours + _BEHIND
-    ]
-    behind += [
-        f"- {cell.name}: {name} {_number(value)}, combined {_number(ours)} (average precision)"
-        for cell, runs in labels.items()
-        for ours in [_mean(runs, COMBINED, "average_precision")]
-        for name, value in _peers_by(runs, "average_precision")
-        if value > ours + _BEHIND_IN_PRECISION
+        f"- {cell.name}: {name} {_number(value)}, combined {_number(_mean(runs, COMBINED, figure))} ({words})"
+        for found, figure, words, by in measures
+        for cell, runs in found.items()
+        for name, value in _peers_by(runs, figure)[:1]
+        if value > _mean(runs, COMBINED, figure) + by
     ]
     none = ["Nowhere by more than .02 ROC-AUC, or with labels .01 average precision."]
+    lines = [
+        "## Where others find more",
+        "",
+        "The best of them, plain loss, self-influence and latent distance too.",
+        "",
+    ]
     return "\n".join([*lines, *(behind or none), ""])
 
 
 def _peers_by(runs: list[Run], figure: str) -> list[tuple[str, float]]:
     """Peers, plain loss and latent distance, best first."""
-    names = [name for name in runs[0]["figures"] if name != COMBINED and (name not in ALL_SIGNALS or name in PLAIN)]
+    known = set.intersection(*(set(run["figures"]) for run in runs))
+    names = sorted(name for name in known - {COMBINED} if name not in ALL_SIGNALS or name in PLAIN)
     return sorted(((name, _mean(runs, name, figure)) for name in names), key=lambda pair: -pair[1])
 
 
