@@ -1,10 +1,14 @@
 """Other data through the pipeline of a store: the same model, training, parameters, projection and draws.
 
-Why at least so many steps of training: a sample is smaller than the data, and as many epochs over it are fewer steps.
-Of 60,000 examples at 15 epochs a model has seen 7,035 batches; 15 epochs over 2,000 are 240, and what is judged then is
-a model that has hardly begun. So the epochs are those of the store, but never so few that they make less than 480
-steps, unless the store's own training was shorter. 480 is 15 epochs, the default, over 4,000 examples: on as much as
-that the default score was chosen (`gradstore.ranking.combine`).
+Why at least so many steps of training: a sample is smaller than the data, and as many epochs over it are fewer steps; a
+model that has hardly begun is another model. So the epochs are those of the store, but never so few that they make less
+than 1,200 steps, unless the store's own training was shorter. Measured on 10,000 pictures of Fashion-MNIST (15 epochs,
+1,185 steps; rotated, dead rows, noise), by how much the ROC-AUC of 18 signals on samples of 2,000 is off that on all
+10,000, mean of the absolute differences with two seeds:
+
+    15 epochs, 240 steps       .065  .057
+    30 epochs, 480 steps       .044  .043
+    75 epochs, 1,200 steps     .029  .031     which is about what 40 planted examples leave to luck
 
 Where a store was made of given checkpoints, those are used, and nothing is trained: what is planted is then new to the
 model, as it is not to one that is trained on it.
@@ -24,7 +28,7 @@ from gradstore.store import Store
 from gradstore.store.files import make_folder, write_errors
 from gradstore_pipelines.settings import BuildSettings
 
-_FEWEST_STEPS = 480
+_FEWEST_STEPS = 1_200
 _SEEDS = 2**63
 
 
@@ -76,7 +80,7 @@ def epochs_on(training: Mapping[str, Any], n_stored: int, n_examples: int) -> in
 
     >>> usual = {"epochs": 15, "train_batch_size": 128}
     >>> epochs_on(usual, 60_000, 2_000), epochs_on(usual, 1_500, 1_500)
-    (30, 15)
+    (75, 15)
     """
     epochs = int(training["epochs"])
     fewest = min(_FEWEST_STEPS, steps_of(training, epochs, n_stored))

@@ -292,7 +292,7 @@ def of_given_weights(folder: Path) -> Path:
 
 def test_a_small_sample_is_trained_for_as_many_steps_as_the_store_but_not_for_more() -> None:
     training = {"epochs": 10, "train_batch_size": 100}
-    assert epochs_on(training, 100_000, 2_000) == 24  # 480 steps
+    assert epochs_on(training, 100_000, 2_000) == 60  # 1,200 steps
     assert epochs_on(training, 2_000, 1_000) == 20  # the store's own 200
     assert epochs_on(training, 100_000, 50_000) == 10
 
