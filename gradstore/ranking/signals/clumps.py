@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64
 
 from gradstore.ranking.signals.base import Computation, Signal, Values
 from gradstore.ranking.signals.latent_space import widest_directions
+from gradstore.ranking.signals.reference import distances_to_others, wide_reference
 
 _DIRECTIONS, _ROWS = 32, 1024
 _SMALLEST, _LARGEST_SHARE = 5, 0.05
 """Groups of so many of the reference, up to so large a share of it."""
-_N_REFERENCE, _SEED = 4096, 0
 _NEGLIGIBLE = 1e-6
 
 
@@ -33,39 +33,19 @@ def clump(computation: Computation) -> Values:
     Among 4,096 examples, by Euclidean distance in the 32 widest directions of all checkpoints' latents side by side.
     """
     store = computation.store
-    reference = _reference(store.n_examples)
+    reference = wide_reference(store.n_examples)
     largest = int(_LARGEST_SHARE * len(reference))
     found = np.zeros(store.n_examples)
     if largest < _SMALLEST:
         return found
     directions = widest_directions(store, _DIRECTIONS)
-    targets = directions.gather(reference)
-    little = _NEGLIGIBLE * float(np.linalg.norm(targets - targets.mean(axis=0), axis=1).mean()) or 1.0
+    targets = torch.from_numpy(directions.gather(reference))
+    little = _NEGLIGIBLE * float((targets - targets.mean(dim=0)).norm(dim=1).mean()) or 1.0
     for start, stop in store.blocks(_ROWS):
-        nearest = _distances(directions.rows(start, stop), targets, reference - start, 2 * largest)
+        distances = distances_to_others(directions.rows(start, stop), targets, reference - start)
+        nearest = torch.topk(distances, 2 * largest, dim=1, largest=False).values.numpy()
         found[start:stop] = _leaps(nearest.astype(np.float64) + little, largest).max(axis=1)
     return found
-
-
-def _reference(n_examples: int) -> Int64[np.ndarray, " reference"]:
-    """All, or a seeded choice in store order."""
-    if n_examples <= _N_REFERENCE:
-        return np.arange(n_examples)
-    return np.sort(np.random.default_rng(_SEED).choice(n_examples, _N_REFERENCE, replace=False))
-
-
-def _distances(
-    rows: Float32[np.ndarray, "row direction"],
-    targets: Float32[np.ndarray, "reference direction"],
-    positions: Int64[np.ndarray, " reference"],
-    k: int,
-) -> Float32[np.ndarray, "row k"]:
-    """To the k nearest other than itself, ascending; `positions` are the references' row numbers in this block."""
-    distances = torch.cdist(torch.from_numpy(rows), torch.from_numpy(targets))
-    itself = np.flatnonzero((positions >= 0) & (positions < len(rows)))
-    distances[torch.from_numpy(positions[itself]), torch.from_numpy(itself)] = torch.inf
-    nearest: Float32[np.ndarray, "row k"] = torch.topk(distances, k, dim=1, largest=False).values.numpy()
-    return nearest
 
 
 def _leaps(nearest: Float64[np.ndarray, "row k"], largest: int) -> Float64[np.ndarray, "row j"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 
 from gradstore.ranking.signals.base import Computation, Signal, Values
 from gradstore.ranking.signals.latent_space import LatentSpace, latent_space
-from gradstore.ranking.signals.reference import blocks_of, reference_rows, trusted_reference
+from gradstore.ranking.signals.reference import blocks_of, distances_to_others, reference_rows, trusted_reference
 from gradstore.ranking.signals.trusted import FIRST_ROUND
 from gradstore.search.reference import knn_distance
 
@@ -69,9 +69,7 @@ def _nearest_trusted(computation: Computation) -> Nearest:
 def _nearest(
     space: LatentSpace, rows: slice, reference: Int64[np.ndarray, " reference"], targets: torch.Tensor, k: int
 ) -> tuple[slice, Float32[np.ndarray, "row k"], Int64[np.ndarray, "row k"]]:
-    distances = torch.cdist(torch.from_numpy(space.rows(rows.start, rows.stop)), targets)
-    itself = np.flatnonzero((reference >= rows.start) & (reference < rows.stop))
-    distances[torch.from_numpy(reference[itself] - rows.start), torch.from_numpy(itself)] = torch.inf
+    distances = distances_to_others(space.rows(rows.start, rows.stop), targets, reference - rows.start)
     nearest = torch.topk(distances, k, dim=1, largest=False)
     return rows, nearest.values.numpy(), reference[nearest.indices.numpy()]
 

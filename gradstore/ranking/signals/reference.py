@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, Int
+from torch import Tensor
 
 from gradstore.ranking.signals.base import SignalStore
 
@@ -15,8 +17,8 @@ N_REFERENCE = 1024
 near each other. As long as a kind has fewer than ten rows in the reference (one percent of the data), its members
 cannot all be one another's neighbours. Measured on eight planted contaminations of two percent, 4,080 examples:
 mean ROC-AUC of the latent distance .73 with 1,024 and .61 with all, of the gradient distance .84 with either."""
-N_TRUSTED_REFERENCE = 4096
-"""Among trusted examples more is better; this many keep the cost linear."""
+N_WIDE_REFERENCE = 4096
+"""Among trusted examples, or for groups of some size, more is better; this many keep the cost linear."""
 
 _SEED = 0
 Blocks = Callable[[], Iterator[tuple[int, Float32[np.ndarray, "row d"]]]]
@@ -29,7 +31,24 @@ def reference_rows(n_examples: int) -> tuple[Int[np.ndarray, " reference"], int]
 
 def trusted_reference(trusted: Bool[np.ndarray, " example"]) -> tuple[Int[np.ndarray, " reference"], int]:
     """The same among trusted examples."""
-    return _chosen(np.flatnonzero(trusted), N_TRUSTED_REFERENCE)
+    return _chosen(np.flatnonzero(trusted), N_WIDE_REFERENCE)
+
+
+def wide_reference(n_examples: int) -> Int[np.ndarray, " reference"]:
+    """As many of all."""
+    return _chosen(np.arange(n_examples), N_WIDE_REFERENCE)[0]
+
+
+def distances_to_others(
+    rows: Float32[np.ndarray, "row d"],
+    targets: Float32[Tensor, "reference d"],
+    positions: Int[np.ndarray, " reference"],
+) -> Float32[Tensor, "row reference"]:
+    """Euclidean; infinite from a row to itself. `positions` are the references' row numbers among these rows."""
+    distances = torch.cdist(torch.from_numpy(rows), targets)
+    itself = np.flatnonzero((positions >= 0) & (positions < len(rows)))
+    distances[torch.from_numpy(positions[itself]), torch.from_numpy(itself)] = torch.inf
+    return distances
 
 
 def blocks_of(store: SignalStore, read: Callable[[int, int], Float32[np.ndarray, "row d"]]) -> Blocks:

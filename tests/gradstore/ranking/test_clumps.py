@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gradstore.ranking.signals import clumps, compute_signals
+from gradstore.ranking.signals import compute_signals, reference
 from gradstore.testing.store_kit import store_of
 
 N = 400
@@ -64,7 +64,7 @@ def test_equal_examples_and_few_examples_are_none(tmp_path: Path) -> None:
 
 
 def test_among_a_part_of_the_data_a_group_is_found_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clumps, "_N_REFERENCE", 300)
+    monkeypatch.setattr(reference, "N_WIDE_REFERENCE", 300)
     points = cloud()
     points[:15] = points[:15] * 0.05 + np.array([6.0, 0, 0, 0, 0, 0])
     found = clump_of(tmp_path / "s", points)
