@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from gradstore_cli.options import JsonOption, OutputOption
 from gradstore_cli.settings_options import options_from, settings_from
 from gradstore_cli.table_output import TableOutput
-from gradstore_pipelines.selftest_settings import SelftestSettings
+from gradstore_pipelines.trials.settings import SelftestSettings
 
 if TYPE_CHECKING:
     from gradstore.evaluation.detection import Detection, Interval
-    from gradstore_pipelines.selftest_result import SelftestResult
+    from gradstore_pipelines.trials.result import SelftestResult
 
 _UNDEFINED = "–"
 
@@ -31,8 +31,8 @@ def selftest(*, output: OutputOption = None, as_json: JsonOption = False, **valu
     """
     from gradstore_cli.progress import TerminalReporter
     from gradstore_cli.tables import print_json
-    from gradstore_pipelines.selftest_run import selftest as test
-    from gradstore_pipelines.selftest_words import sentences
+    from gradstore_pipelines.trials.run import selftest as test
+    from gradstore_pipelines.trials.words import sentences
 
     destination = TableOutput(output, None, as_json, pictures=("html",))
     reporter = TerminalReporter()
@@ -48,7 +48,7 @@ def selftest(*, output: OutputOption = None, as_json: JsonOption = False, **valu
 
 
 def _write(result: SelftestResult, destination: TableOutput) -> None:
-    from gradstore_pipelines.selftest_report import write_selftest
+    from gradstore_pipelines.trials.report import write_selftest
 
     about = {name: value for name, value in result.to_json().items() if name != "rows"}
     if destination.picture is None:
@@ -61,7 +61,7 @@ def _write(result: SelftestResult, destination: TableOutput) -> None:
 
 def _print(result: SelftestResult) -> None:
     from gradstore_cli.tables import Column, print_table
-    from gradstore_pipelines.selftest_words import heading
+    from gradstore_pipelines.trials.words import heading
 
     kinds = [Column(kind.kind.replace("_", " "), "right") for kind in result.kinds]
     print_table(

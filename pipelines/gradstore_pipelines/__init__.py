@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradstore_pipelines.build_store import BuildResult, build
-    from gradstore_pipelines.selftest_result import SelftestResult
-    from gradstore_pipelines.selftest_run import selftest
-    from gradstore_pipelines.selftest_settings import SelftestSettings
     from gradstore_pipelines.settings import BuildSettings
+    from gradstore_pipelines.trials.result import SelftestResult
+    from gradstore_pipelines.trials.run import selftest
+    from gradstore_pipelines.trials.settings import SelftestSettings
 
 __all__ = ["BuildResult", "BuildSettings", "SelftestResult", "SelftestSettings", "build", "selftest"]
 
@@ -22,9 +22,9 @@ _HOME = {
     "BuildSettings": "settings",
     "BuildResult": "build_store",
     "build": "build_store",
-    "SelftestSettings": "selftest_settings",
-    "SelftestResult": "selftest_result",
-    "selftest": "selftest_run",
+    "SelftestSettings": "trials.settings",
+    "SelftestResult": "trials.result",
+    "selftest": "trials.run",
 }
 
 

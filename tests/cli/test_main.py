@@ -69,6 +69,8 @@ def _script(body: str) -> str:
 import os, signal, time
 from gradstore_cli.main import app, main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are told to ignore it
+
 @app.command()
 def act() -> None:
     {body}

@@ -18,15 +18,16 @@ from gradstore.errors import CheckpointError, QueryError, SourceError, StoreNotF
 from gradstore.ranking.signals import Computed
 from gradstore.ranking.signals.base import Values
 from gradstore.store import Store
-from gradstore_pipelines import SelftestSettings, selftest, selftest_run
+from gradstore_pipelines import SelftestSettings, selftest
 from gradstore_pipelines.append import append
 from gradstore_pipelines.append_settings import AppendSettings
 from gradstore_pipelines.build_store import BuildResult, build, is_trained, train_checkpoints
-from gradstore_pipelines.selftest_judged import KindResult
-from gradstore_pipelines.selftest_like import epochs_on, settings_like
-from gradstore_pipelines.selftest_result import SelftestResult
-from gradstore_pipelines.selftest_sample import drawn
 from gradstore_pipelines.settings import BuildSettings, SettingsError
+from gradstore_pipelines.trials import run as trials_run
+from gradstore_pipelines.trials.judged import KindResult
+from gradstore_pipelines.trials.like import epochs_on, settings_like
+from gradstore_pipelines.trials.result import SelftestResult
+from gradstore_pipelines.trials.sample import drawn
 from tests.pipelines.test_fidelity import Listener
 
 HERE = Path(__file__).parent
@@ -59,8 +60,8 @@ def outcome(store: Path, reporter: Listener | None = None, **values: Any) -> Sel
 def quick() -> Iterator[None]:
     """Coarser intervals and smaller forests: neither is what is tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gradstore_pipelines.selftest_judged._RESAMPLES", 10)
-        patch.setattr("gradstore_pipelines.selftest_features._TREES", 10)
+        patch.setattr("gradstore_pipelines.trials.judged._RESAMPLES", 10)
+        patch.setattr("gradstore_pipelines.trials.features._TREES", 10)
         yield
 
 
@@ -151,8 +152,8 @@ def test_the_same_seed_gives_the_same_figures(images: Path, whole: SelftestResul
 def test_a_finished_self_test_is_told_again_in_the_same_words(
     images: Path, whole: SelftestResult, done: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selftest_run, "build", None)
-    monkeypatch.setattr(selftest_run, "sanity_checks", None)
+    monkeypatch.setattr(trials_run, "build", None)
+    monkeypatch.setattr(trials_run, "sanity_checks", None)
     listener = Listener()
     again, first = outcome(images, listener, kinds=KINDS, work=done).to_json(), whole.to_json()
     assert json.dumps(again, allow_nan=False) == json.dumps(first)
@@ -173,7 +174,7 @@ def test_an_interrupted_self_test_goes_on_with_what_is_missing(
         assert is_trained(settings), "what was begun is gone on with"
         return build(settings, *others)
 
-    monkeypatch.setattr(selftest_run, "build", interrupted)
+    monkeypatch.setattr(trials_run, "build", interrupted)
     with pytest.raises(KeyboardInterrupt):
         outcome(images, kinds=KINDS, work=done)
     found = outcome(images, kinds=KINDS, work=done)

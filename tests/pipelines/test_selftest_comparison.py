@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gradstore.evaluation.detection import roc_auc
-from gradstore_pipelines.selftest_advice import Advice, advice_on
-from gradstore_pipelines.selftest_comparison import Advantage, advantage, over_all
+from gradstore_pipelines.trials.advice import Advice, advice_on
+from gradstore_pipelines.trials.comparison import Advantage, advantage, over_all
 
 N, N_PLANTED = 400, 40
 PLANTED = np.arange(N) < N_PLANTED

@@ -11,7 +11,7 @@ import pytest
 from gradstore.data import open_source
 from gradstore.errors import QueryError
 from gradstore.evaluation.planting import kinds_for
-from gradstore_pipelines.selftest_sample import Contaminated, Sample, contaminated, form_of_examples
+from gradstore_pipelines.trials.sample import Contaminated, Sample, contaminated, form_of_examples
 
 RNG = np.random.default_rng(0)
 N = 40

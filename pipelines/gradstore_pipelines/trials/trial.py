@@ -22,8 +22,8 @@ from gradstore.ranking.rank import COMBINED, needed_by, scores_by
 from gradstore.ranking.signals import Computed, possible_signals, rows_to_read, signals_of
 from gradstore.store import Store
 from gradstore_pipelines.progress import Advance
-from gradstore_pipelines.selftest_features import raw_isolation_forest
-from gradstore_pipelines.selftest_sample import Contaminated, Sample
+from gradstore_pipelines.trials.features import raw_isolation_forest
+from gradstore_pipelines.trials.sample import Contaminated, Sample
 
 LOSS, LATENT, FOREST, RANDOM = "loss", "latent_distance", "raw_isolation_forest", "random"
 BASELINES = (LOSS, LATENT, FOREST, RANDOM)

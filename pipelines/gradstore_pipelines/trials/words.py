@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from gradstore.ranking.rank import COMBINED
-from gradstore_pipelines.selftest_advice import Advice
-from gradstore_pipelines.selftest_judged import FINDABLE, KindResult
-from gradstore_pipelines.selftest_result import SelftestResult
+from gradstore_pipelines.trials.advice import Advice
+from gradstore_pipelines.trials.judged import FINDABLE, KindResult
+from gradstore_pipelines.trials.result import SelftestResult
 
 _FEW = 20
 _OF = {"examples": "bad examples", "labels": "wrong labels"}
@@ -37,7 +37,7 @@ def recommendations(result: SelftestResult) -> list[str]:
 def heading(advice: Advice) -> str:
     """Of a table of means.
 
-    >>> from gradstore_pipelines.selftest_advice import advice_on
+    >>> from gradstore_pipelines.trials.advice import advice_on
     >>> heading(advice_on("labels", {"mislabelled": {"loss": 0.9}}, {"mislabelled": {}}))
     'wrong labels: mean over 1 kind'
     """

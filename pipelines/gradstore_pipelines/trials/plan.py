@@ -9,8 +9,6 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,12 @@ from gradstore.evaluation import planting
 from gradstore.models.registry import task_from_settings
 from gradstore.store import Store
 from gradstore.store.sealed import json_text
+from gradstore_pipelines.executors.code import code_here
 from gradstore_pipelines.progress import Reporter
-from gradstore_pipelines.selftest_like import epochs_on, n_trained, steps_of, training_of
-from gradstore_pipelines.selftest_result import Setting
-from gradstore_pipelines.selftest_sample import (
+from gradstore_pipelines.settings_error import SettingsError
+from gradstore_pipelines.trials.like import epochs_on, n_trained, steps_of, training_of
+from gradstore_pipelines.trials.result import Setting
+from gradstore_pipelines.trials.sample import (
     LABEL_KINDS,
     Contaminated,
     Sample,
@@ -37,9 +37,8 @@ from gradstore_pipelines.selftest_sample import (
     form_of_examples,
     lack_of_labels,
 )
-from gradstore_pipelines.selftest_settings import SelftestSettings
-from gradstore_pipelines.selftest_trial import n_passes
-from gradstore_pipelines.settings_error import SettingsError
+from gradstore_pipelines.trials.settings import SelftestSettings
+from gradstore_pipelines.trials.trial import n_passes
 
 _FEWEST_EXAMPLES = 10
 
@@ -86,7 +85,7 @@ class SelftestPlan:
         settings, forgotten = self.settings, self.store.forgotten()
         return {
             "gradstore": gradstore.__version__,
-            "code": _code(),
+            "code": code_here().sources,
             "store": hashlib.sha256(json_text(self.store.manifest.identity()).encode()).hexdigest(),
             "parameters": self.store.parameters,
             "data": self.source.stamp(),
@@ -221,22 +220,3 @@ def _say_what_differs(plan: SelftestPlan, reporter: Reporter) -> None:
             f"{store.n_checkpoints - n_trained(store)} checkpoints were appended to the store's own training: they are "
             "left out, for a sample is trained on anew."
         )
-
-
-@functools.cache
-def _code() -> str:
-    """A hash of the library's source: what a trial finds may change with any of it, and versions are for releases."""
-    digest = hashlib.sha256()
-    for name, source in sorted(_modules(files(gradstore), "")):
-        digest.update(f"{name} {len(source)}\n".encode() + source)
-    return digest.hexdigest()[:12]
-
-
-def _modules(folder: Traversable, name: str) -> list[tuple[str, bytes]]:
-    found = []
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            found += _modules(entry, f"{name}/{entry.name}")
-        elif entry.name.endswith(".py"):
-            found.append((f"{name}/{entry.name}", entry.read_bytes()))
-    return found

@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any, Literal
 
 from gradstore.ranking.rank import COMBINED
-from gradstore_pipelines.selftest_comparison import Advantage, over_all
+from gradstore_pipelines.trials.comparison import Advantage, over_all
 
 Group = Literal["examples", "labels"]
 _MATTERS = 0.01

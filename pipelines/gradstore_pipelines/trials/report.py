@@ -12,11 +12,11 @@ from gradstore.report.selftest import KindOnPage, Planted, SelftestPage, render_
 from gradstore.store.files import write_atomically
 from gradstore.store.place import name_of
 from gradstore_pipelines.report import short_path
-from gradstore_pipelines.selftest_judged import CURVE_AT, KindResult
-from gradstore_pipelines.selftest_result import SelftestResult
-from gradstore_pipelines.selftest_sample import LABEL_KINDS_EXPLAINED
-from gradstore_pipelines.selftest_trial import BASELINES, Shown
-from gradstore_pipelines.selftest_words import checks, findings, gaps, heading, recommendations
+from gradstore_pipelines.trials.judged import CURVE_AT, KindResult
+from gradstore_pipelines.trials.result import SelftestResult
+from gradstore_pipelines.trials.sample import LABEL_KINDS_EXPLAINED
+from gradstore_pipelines.trials.trial import BASELINES, Shown
+from gradstore_pipelines.trials.words import checks, findings, gaps, heading, recommendations
 
 _EXPLAINED: Mapping[str, str] = {**KINDS_EXPLAINED, **LABEL_KINDS_EXPLAINED}
 

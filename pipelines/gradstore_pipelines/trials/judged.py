@@ -11,9 +11,9 @@ from jaxtyping import Bool
 
 from gradstore.evaluation.detection import SHARES, Detection, Interval, detection_curve, pooled
 from gradstore.ranking.rank import COMBINED
-from gradstore_pipelines.selftest_comparison import Advantage, advantage
-from gradstore_pipelines.selftest_sample import LABEL_KINDS
-from gradstore_pipelines.selftest_trial import BASELINES, FOREST, RANDOM, Scores, Shown, Trial
+from gradstore_pipelines.trials.comparison import Advantage, advantage
+from gradstore_pipelines.trials.sample import LABEL_KINDS
+from gradstore_pipelines.trials.trial import BASELINES, FOREST, RANDOM, Scores, Shown, Trial
 
 FINDABLE = 0.6
 """Below this ROC-AUC of the best of twenty signals, 40 planted examples have been found by luck."""

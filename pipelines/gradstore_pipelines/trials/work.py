@@ -26,8 +26,8 @@ from gradstore.errors import StoreCorruptError
 from gradstore.store.differences import differing
 from gradstore.store.files import make_folder, replacing, write_atomically, write_errors
 from gradstore.store.sealed import require_sealed, sealed
-from gradstore_pipelines.selftest_sanity import SanityChecks
-from gradstore_pipelines.selftest_trial import Shown, Trial
+from gradstore_pipelines.trials.sanity import SanityChecks
+from gradstore_pipelines.trials.trial import Shown, Trial
 
 MadeBy = Mapping[str, Any]
 _UNFINISHED = re.compile(r"[a-z_]+-\d+-[0-9a-f]{12}")

@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from gradstore.evaluation.detection import SHARES, Detection, Interval
 from gradstore.ranking.rank import COMBINED
-from gradstore_pipelines.selftest_advice import Advice, advice_on
-from gradstore_pipelines.selftest_judged import KindResult, mean_figures
-from gradstore_pipelines.selftest_sanity import SanityChecks
-from gradstore_pipelines.selftest_trial import BASELINES
+from gradstore_pipelines.trials.advice import Advice, advice_on
+from gradstore_pipelines.trials.judged import KindResult, mean_figures
+from gradstore_pipelines.trials.sanity import SanityChecks
+from gradstore_pipelines.trials.trial import BASELINES
 
 _QUANTITIES = ("roc_auc", "average_precision", "mean_detection")
 _FOUND = {share: f"found_in_first_{100 * share:g}_percent" for share in SHARES}
@@ -97,7 +97,7 @@ class SelftestResult:
         return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
-        from gradstore_pipelines.selftest_words import sentences
+        from gradstore_pipelines.trials.words import sentences
 
         return {
             **asdict(self.setting),

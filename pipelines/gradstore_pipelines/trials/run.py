@@ -2,7 +2,7 @@
 
     draw a sample -> for every kind: plant, build as the store was built, score -> judge, compare, and recommend
 
-The store and its data are only read. What is done is kept trial by trial (`selftest_work`): an interrupted self-test
+The store and its data are only read. What is done is kept trial by trial (`work`): an interrupted self-test
 goes on, and more kinds or repeats cost only themselves.
 
 Why one kind at a time and not all at once, as in the demo: bad examples hide one another (`ranking.signals.trusted`),
@@ -27,16 +27,16 @@ from gradstore.store import Store
 from gradstore.store.files import make_folder, replacing, write_errors
 from gradstore_pipelines.build_store import build
 from gradstore_pipelines.progress import Reporter, Silent
-from gradstore_pipelines.selftest_judged import KindResult, judged
-from gradstore_pipelines.selftest_like import settings_like
-from gradstore_pipelines.selftest_plan import SelftestPlan, listed, plan_of
-from gradstore_pipelines.selftest_progress import Part, Whole
-from gradstore_pipelines.selftest_result import SelftestResult, result_of
-from gradstore_pipelines.selftest_sample import Contaminated
-from gradstore_pipelines.selftest_sanity import SanityChecks, sanity_checks
-from gradstore_pipelines.selftest_settings import SelftestSettings
-from gradstore_pipelines.selftest_trial import Trial, n_signals, trial_of
-from gradstore_pipelines.selftest_work import Work, remove_folder
+from gradstore_pipelines.trials.judged import KindResult, judged
+from gradstore_pipelines.trials.like import settings_like
+from gradstore_pipelines.trials.plan import SelftestPlan, listed, plan_of
+from gradstore_pipelines.trials.progress import Part, Whole
+from gradstore_pipelines.trials.result import SelftestResult, result_of
+from gradstore_pipelines.trials.sample import Contaminated
+from gradstore_pipelines.trials.sanity import SanityChecks, sanity_checks
+from gradstore_pipelines.trials.settings import SelftestSettings
+from gradstore_pipelines.trials.trial import Trial, n_signals, trial_of
+from gradstore_pipelines.trials.work import Work, remove_folder
 
 Key = tuple[str, int]
 """kind and repeat"""
