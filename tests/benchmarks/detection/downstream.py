@@ -43,13 +43,15 @@ def _error_after(data: Contaminated, test: Test, kept: NDArray[np.bool_], folder
     (trained,) = train(task, source, summary, folder / "training", settings=settings)
     model = task.build()
     load_checkpoint(model, trained)
-    return _error(model.eval(), *test)
+    assert source.label_names is not None
+    classes = np.array(source.label_names).astype(np.int64)  # one that was wholly removed is not among them
+    return _error(model.eval(), classes, *test)
 
 
-def _error(model: torch.nn.Module, examples: Examples, labels: Labels) -> float:
+def _error(model: torch.nn.Module, classes: Labels, examples: Examples, labels: Labels) -> float:
     wrong = 0
     with torch.no_grad():
         for start in range(0, len(examples), _BATCH):
             logits = model(as_inputs(examples[start : start + _BATCH]))
-            wrong += int((logits.argmax(dim=1).numpy() != labels[start : start + _BATCH]).sum())
+            wrong += int((classes[logits.argmax(dim=1).numpy()] != labels[start : start + _BATCH]).sum())
     return wrong / len(examples)

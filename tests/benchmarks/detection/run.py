@@ -106,7 +106,8 @@ def _run(cell: Cell, host: Host, seed: int, options: argparse.Namespace) -> tupl
         if data.true_labels is not None:
             found["label errors"] = _named(table, data, rows)
         if options.downstream and data.labels is not None:
-            found["test errors"] = errors_after_cleaning(data, host.test, rows[: found["cut_off"][0]], folder, seed)
+            found["removed"] = found["cut_off"][0]
+            found["test errors"] = errors_after_cleaning(data, host.test, rows[: found["removed"]], folder, seed)
         if options.twice:
             again = _in_store_order(*_of(_ranked(cell, data, seed + _OTHER_SEED, folder / "again")[1]))
             found["rank correlation of two builds"] = _spearman(ours["combined"], again)
