@@ -200,8 +200,8 @@ def _downstream(found: Found) -> str:
     lines = [
         "## What cleaning is worth",
         "",
-        "Error on clean test data of a classifier trained anew, without the most suspicious, as many as look wrong, and",
-        "without as many at random.",
+        "Error on clean test data of a classifier trained anew, without as many of the most suspicious as look wrong,",
+        "and without as many at random.",
         "",
     ]
     return "\n".join([*lines, *_table(["cell", "seeds", "removed", *heads], rows), ""])
