@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from tests.processes import ended
+
 BUCKET = "gradstore-tests"
 
 
@@ -33,12 +35,9 @@ def s3(cache: Path) -> Iterator[str]:
     }
     with mock.patch.dict(os.environ, environment):
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
+        with ended(server):
             _make_bucket(f"{endpoint}/{BUCKET}")
             yield f"s3://{BUCKET}"
-        finally:
-            server.terminate()
-            server.wait()
 
 
 def _make_bucket(url: str) -> None:

@@ -91,7 +91,7 @@ def rank(
     return rank_table(store, compute_signals(store, names, progress), by)
 
 
-def signal_names(store: SignalStore, signals: Sequence[str] | None, by: str) -> list[str]:
+def signal_names(store: SignalStore, signals: Sequence[str] | None, by: str = COMBINED) -> list[str]:
     """The signals to compute in order to show `signals` (None: all that the store has) ranked by `by`."""
     shown = signals_of(store) if signals is None else list(signals)
     return list(dict.fromkeys([*shown, *needed_by(by, possible_signals(store))]))

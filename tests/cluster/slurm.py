@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.processes import ended
+
 _NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "sinfo")
 _START_S = 30
 NODES = ("n1", "n2")
@@ -165,15 +167,8 @@ def _munged(folder: Path) -> Iterator[None]:
 def _daemon(command: list[str], environment: Mapping[str, str], output: Path) -> Iterator[None]:
     with output.open("wb") as stream:
         process = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-        try:
+        with ended(process):
             yield
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _wait_until_idle(found: Slurm) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gradstore.influence.leverage import SketchRows
 from gradstore.ranking.combine import percent_text
+from gradstore.ranking.signals.latent_space import LatentSpace, WidestDirections
 
 Values = NDArray[np.float64]
 
@@ -55,6 +56,14 @@ class Computation(Protocol):
     @property
     def trusted(self) -> Bool[np.ndarray, " example"]:
         """The examples that a first look does not suspect; see `gradstore.ranking.signals.trusted`."""
+
+    @property
+    def trusted_space(self) -> LatentSpace:
+        """Latents as trusted examples spread in them."""
+
+    @property
+    def widest_directions(self) -> WidestDirections:
+        """Latents along the few directions in which all examples spread most."""
 
     @property
     def neighbour_beliefs(self) -> Float32[np.ndarray, "example class"]:

@@ -18,10 +18,9 @@ import torch
 from jaxtyping import Float64
 
 from gradstore.ranking.signals.base import Computation, Signal, Values
-from gradstore.ranking.signals.latent_space import widest_directions
 from gradstore.ranking.signals.reference import distances_to_others, wide_reference
 
-_DIRECTIONS, _ROWS = 32, 1024
+_ROWS = 1024
 _SMALLEST, _LARGEST_SHARE = 5, 0.05
 """Groups of so many of the reference, up to so large a share of it."""
 _NEGLIGIBLE = 1e-6
@@ -38,7 +37,7 @@ def clump(computation: Computation) -> Values:
     found = np.zeros(store.n_examples)
     if largest < _SMALLEST:
         return found
-    directions = widest_directions(store, _DIRECTIONS)
+    directions = computation.widest_directions
     targets = torch.from_numpy(directions.gather(reference))
     little = _NEGLIGIBLE * float((targets - targets.mean(dim=0)).norm(dim=1).mean()) or 1.0
     for start, stop in store.blocks(_ROWS):
@@ -61,6 +60,6 @@ CLUMP = Signal(
     needs=("latents",),
     compute=clump,
     passes=4,
-    cost="four passes over the latents, 4,096 N operations a direction",
+    cost="four passes over the latents, three of them once for duplicates too, 4,096 N operations a direction",
 )
 SIGNALS = (CLUMP,)

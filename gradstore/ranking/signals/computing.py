@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gradstore.ranking.signals.base import SignalStore, Values
 from gradstore.ranking.signals.label_beliefs import neighbour_beliefs
+from gradstore.ranking.signals.latent_space import LatentSpace, WidestDirections, latent_space, widest_directions
 from gradstore.ranking.signals.registry import signal_named, signals_of
 from gradstore.ranking.signals.trusted import FIRST_ROUND, trusted_examples
 from gradstore.search.rows import precise_sketches
@@ -46,6 +47,14 @@ class Computed:
     @cached_property
     def trusted(self) -> Bool[np.ndarray, " example"]:
         return trusted_examples({name: self.values(name) for name in FIRST_ROUND})
+
+    @cached_property
+    def trusted_space(self) -> LatentSpace:
+        return latent_space(self.store, self.trusted)
+
+    @cached_property
+    def widest_directions(self) -> WidestDirections:
+        return widest_directions(self.store)
 
     @cached_property
     def neighbour_beliefs(self) -> Float32[np.ndarray, "example class"]:

@@ -17,10 +17,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.spatial import cKDTree
 
-from gradstore.ranking.signals.base import Computation, Signal, SignalStore, Values
-from gradstore.ranking.signals.latent_space import widest_directions
+from gradstore.ranking.signals.base import Computation, Signal, Values
 
-_SEARCHED, _MEASURED = 6, 32
+_SEARCHED = 6
 _CANDIDATES, _NEIGHBOURS = 32, 10
 _EXACT = 1e-5
 """Of the tenth neighbour's distance: nearer than this is rounding."""
@@ -31,14 +30,15 @@ Allowed = Callable[[Int64[np.ndarray, " row"], Int64[np.ndarray, "row near"]], B
 
 def nearness(computation: Computation) -> Values:
     """log10 of the tenth neighbour's distance over the nearest's, 0 where they are alike and 5 for an exact copy."""
-    return nearest_of(computation.store)
+    return nearest_of(computation)
 
 
-def nearest_of(store: SignalStore, allowed: Allowed | None = None) -> Values:
+def nearest_of(computation: Computation, allowed: Allowed | None = None) -> Values:
     """The same for the nearest of those neighbours that are `allowed`; -inf where none of the 31 nearest is."""
+    store = computation.store
     if store.n_examples < 3:
         return np.zeros(store.n_examples)
-    directions = widest_directions(store, _MEASURED)
+    directions = computation.widest_directions
     points = np.concatenate([directions.rows(start, stop) for start, stop in store.blocks()])
     tree = cKDTree(points[:, :_SEARCHED])
     parts = [_of_block(tree, points, start, allowed) for start in range(0, len(points), _ROWS)]

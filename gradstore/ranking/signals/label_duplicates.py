@@ -20,7 +20,7 @@ def contradicting_nearness(computation: Computation) -> Values:
         mine, theirs = labels[rows][:, None], labels[near]
         return np.asarray((mine >= 0) & (theirs >= 0) & (mine != theirs))
 
-    return np.maximum(nearest_of(computation.store, contradict), 0.0)
+    return np.maximum(nearest_of(computation, contradict), 0.0)
 
 
 CONTRADICTING_DUPLICATE = Signal(

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32, Int64
 
 from gradstore.ranking.signals.base import Computation, Signal, Values
-from gradstore.ranking.signals.latent_space import LatentSpace, latent_space
+from gradstore.ranking.signals.latent_space import LatentSpace
 from gradstore.ranking.signals.reference import blocks_of, distances_to_others, reference_rows, trusted_reference
 from gradstore.ranking.signals.trusted import FIRST_ROUND
 from gradstore.search.reference import knn_distance
@@ -60,7 +60,7 @@ def _nearest_trusted(computation: Computation) -> Nearest:
     store, trusted = computation.store, computation.trusted
     reference, k = trusted_reference(trusted)
     if k:
-        space = latent_space(store, trusted)
+        space = computation.trusted_space
         targets = torch.from_numpy(space.gather(reference))
         for start, stop in store.blocks(_ROWS):
             yield _nearest(space, slice(start, stop), reference, targets, k)

@@ -24,6 +24,7 @@ from scipy.linalg import solve_triangular
 from gradstore.influence.whitening import damped_factor
 
 WIDEST = 2048
+_DIRECTIONS = 32
 _DAMPING = 1e-2
 _FOLD_SEED = 0
 
@@ -90,13 +91,13 @@ class WidestDirections:
         return np.asarray(self.space.gather(indices) @ self.axes)
 
 
-def widest_directions(store: LatentStore, n: int) -> WidestDirections:
-    """Of all examples, in three passes over the latents; fewer where latents are narrower."""
+def widest_directions(store: LatentStore) -> WidestDirections:
+    """The 32 of all examples, in three passes over the latents; fewer where latents are narrower."""
     space = _scaled_space(store, np.ones(store.n_examples, dtype=bool))
     parts = (space.rows(start, stop) for start, stop in store.blocks())
     second_moment = sum(np.asarray(rows.T @ rows, dtype=np.float64) for rows in parts)
     _, vectors = np.linalg.eigh(np.asarray(second_moment))
-    return WidestDirections(space, vectors[:, ::-1][:, :n].astype(np.float32))
+    return WidestDirections(space, vectors[:, ::-1][:, :_DIRECTIONS].astype(np.float32))
 
 
 def latent_space(store: LatentStore, trusted: Bool[np.ndarray, " example"]) -> LatentSpace:

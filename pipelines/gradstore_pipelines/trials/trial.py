@@ -18,7 +18,7 @@ from jaxtyping import Bool, Shaped
 from numpy.typing import NDArray
 
 from gradstore.errors import QueryError
-from gradstore.ranking.rank import COMBINED, needed_by, scores_by
+from gradstore.ranking.rank import COMBINED, needed_by, scores_by, signal_names
 from gradstore.ranking.signals import Computed, possible_signals, rows_to_read, signals_of
 from gradstore.store import Store
 from gradstore_pipelines.progress import Advance
@@ -79,30 +79,27 @@ def trial_of(
 
 def n_signals(store: Store) -> int:
     """How many signals and baselines a trial of this store's data computes."""
-    return len(_names(store)) + 1
+    return len(signal_names(store, None)) + 1
 
 
 def n_passes(store: Store) -> int:
     """How often these read every row of every checkpoint."""
-    return rows_to_read(store, _names(store)) // (store.n_examples * store.n_checkpoints)
-
-
-def _names(store: Store) -> list[str]:
-    return list(dict.fromkeys([*signals_of(store), *needed_by(COMBINED, possible_signals(store))]))
+    return rows_to_read(store, signal_names(store, None)) // (store.n_examples * store.n_checkpoints)
 
 
 def _scores(
     store: Store, contaminated: Contaminated, seed: int, advance: Advance
 ) -> tuple[dict[str, Scores], dict[str, str]]:
     signals, undefined, computed = dict[str, Scores](), dict[str, str](), Computed(store)
-    for name in _names(store):
+    for name in signal_names(store, None):
         with _noted(undefined, name):
             signals[name] = _finite(computed.values(name))
         advance(1)
     scores = dict[str, Scores]()
     with _noted(undefined, COMBINED):
         scores[COMBINED] = _finite(_combined(store, signals))
-    shown = {name: values for name, values in signals.items() if name in signals_of(store)}
+    of_ranking = signals_of(store)
+    shown = {name: values for name, values in signals.items() if name in of_ranking}
     forest = raw_isolation_forest(contaminated.examples)
     advance(1)
     chance = np.random.default_rng(seed).random(len(contaminated.mask))

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from gradstore.evaluation.detection import detection_curve, roc_auc
@@ -97,7 +98,7 @@ def _run(cell: Cell, host: Host, seed: int, options: argparse.Namespace) -> tupl
         folder = Path(name)
         store, table = _ranked(cell, data, seed, folder)
         found["seconds"] = round(time.perf_counter() - start, 1)
-        rows = np.array(table.column("id").to_pylist()).astype(int)
+        rows = _rows(table)
         shown = [name for name in table.column_names if name in ALL_SIGNALS]
         scores = {name: _in_store_order(table, name, rows) for name in ("score", *shown)}
         ours = {"combined": scores.pop("score"), **scores}
@@ -109,8 +110,9 @@ def _run(cell: Cell, host: Host, seed: int, options: argparse.Namespace) -> tupl
             found["removed"] = found["cut_off"][0]
             found["test errors"] = errors_after_cleaning(data, host.test, rows[: found["removed"]], folder, seed)
         if options.twice:
-            again = _in_store_order(*_of(_ranked(cell, data, seed + _OTHER_SEED, folder / "again")[1]))
-            found["rank correlation of two builds"] = _spearman(ours["combined"], again)
+            _, again = _ranked(cell, data, seed + _OTHER_SEED, folder / "again")
+            scores_again = _in_store_order(again, "score", _rows(again))
+            found["rank correlation of two builds"] = float(spearmanr(ours["combined"], scores_again).statistic)
     scored = {**ours, **peers}
     if data.bad.any():
         found["figures"] = {name: _judged(values, data.bad) for name, values in scored.items()}
@@ -131,14 +133,9 @@ def _judge_again(path: Path) -> None:
     path.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def _of(table: pa.Table) -> tuple[pa.Table, str, NDArray[np.int64]]:
-    return table, "score", np.array(table.column("id").to_pylist()).astype(int)
-
-
-def _spearman(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(one, other).statistic)
+def _rows(table: pa.Table) -> NDArray[np.int64]:
+    """Which rows of the data a ranking names, in its order."""
+    return np.array(table.column("id").to_pylist()).astype(np.int64)
 
 
 def _ranked(cell: Cell, data: Contaminated, seed: int, folder: Path) -> tuple[Store, pa.Table]:
