@@ -47,7 +47,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=batch_sched_delay=0,sched_min_interval=200000
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=200000,sched_interval=1
 SlurmdParameters=config_overrides
 ReturnToService=2
 MailProg=/bin/true

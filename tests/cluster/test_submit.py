@@ -93,9 +93,12 @@ class Job:
         self._until(lambda: self.states() <= {*states})
 
     def again(self) -> None:
-        """SLURM lets a job that came back wait for two minutes; not here."""
+        """SLURM lets a job that came back wait for two minutes; here two seconds.
+
+        Not less: a node refuses a job that starts in the second in which its former run was ended ("already killed").
+        """
         self.wait_for_state("PENDING")
-        self._cluster.run("scontrol", "update", f"jobid={self.number}", "starttime=now")
+        self._cluster.run("scontrol", "update", f"jobid={self.number}", "starttime=now+2")
 
     def states(self) -> set[str]:
         """Of the job, or of each of its tasks."""
@@ -112,8 +115,13 @@ class Job:
     def _until(self, true: Callable[[], bool], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not true():
-            assert time.monotonic() < deadline, self._cluster.run("squeue", "--states=all")
+            assert time.monotonic() < deadline, self._words()
             time.sleep(0.1)
+
+    def _words(self) -> str:
+        """What SLURM and the job said, for the one who reads of a failure."""
+        logs = [*self._cluster.folder.glob("slurm*.log"), *self.store.parent.glob("*.log")]
+        return "\n".join([self._cluster.run("squeue", "--states=all"), *(log.read_text() for log in logs)])
 
 
 def test_a_job_that_is_warned_and_one_that_is_requeued_go_on_to_the_same_bytes(cluster: Slurm, folder: Path) -> None:
