@@ -69,11 +69,17 @@ from scipy.stats import rankdata
 from gradstore.errors import QueryError, ShapeError
 from gradstore.ranking.null import Null, standardised
 
-WEIGHTS = {"robust_unit_leverage": 1.0, "robust_latent_distance": 0.5, "latent_isolation": 0.5}
-"""What each signal counts in the default score: together a family counts 1."""
+TAILS = (
+    "robust_unit_leverage",
+    "gradient_isolation",
+    "robust_latent_distance",
+    "latent_isolation",
+    "robust_latent_direction",
+)
+"""The signals by whose values examples stand out; each counts the same."""
 
-TAILS = tuple(WEIGHTS)
-"""The signals by whose values examples stand out."""
+POWER = 1.5
+"""Of their mean: 1 hears all alike, infinity the loudest alone."""
 
 GROUPED = {"near_duplicate": (0.6, 0.85), "clump": (0.45, 0.7)}
 """Signals that mean nothing below the first value, and all they can from the second on. Of 4,000 clothes without copies
@@ -134,8 +140,8 @@ def combined(signals: Mapping[str, Shaped[np.ndarray, " example"]]) -> Float[np.
         return tail_sum({name: signals[name] for name in LABEL_WEIGHTS}, LABEL_WEIGHTS)
     require_finite({name: signals[name] for name in DEFAULT_COMBINATION})
     require_same_length({name: signals[name] for name in DEFAULT_COMBINATION})
-    alone = sum(weight * improbability(signals[name]) for name, weight in WEIGHTS.items())
-    return np.asarray(alone + sum(WEIGHTS.values()) * group_evidence(signals), dtype=np.float64)
+    powers = sum(improbability(signals[name]) ** POWER for name in TAILS)
+    return np.asarray((powers / len(TAILS)) ** (1 / POWER) + group_evidence(signals), dtype=np.float64)
 
 
 def group_evidence(signals: Mapping[str, Shaped[np.ndarray, " example"]]) -> Float[np.ndarray, " example"]:

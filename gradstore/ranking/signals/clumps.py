@@ -41,7 +41,8 @@ def clump(computation: Computation) -> Values:
     targets = torch.from_numpy(directions.gather(reference))
     little = _NEGLIGIBLE * float((targets - targets.mean(dim=0)).norm(dim=1).mean()) or 1.0
     for start, stop in store.blocks(_ROWS):
-        distances = distances_to_others(directions.rows(start, stop), targets, reference - start)
+        rows = torch.from_numpy(directions.rows(start, stop))
+        distances = distances_to_others(rows, targets, reference - start)
         nearest = torch.topk(distances, 2 * largest, dim=1, largest=False).values.numpy()
         found[start:stop] = _leaps(nearest.astype(np.float64) + little, largest).max(axis=1)
     return found

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
 
+from gradstore.influence.leverage import to_length_one
 from gradstore.ranking.signals.base import Computation, Signal, Values
-from gradstore.ranking.signals.latent_space import LatentSpace
-from gradstore.ranking.signals.reference import blocks_of, distances_to_others, reference_rows, trusted_reference
+from gradstore.ranking.signals.reference import (
+    blocks_of,
+    distances_to_others,
+    isolation,
+    reference_rows,
+    trusted_reference,
+)
 from gradstore.ranking.signals.trusted import FIRST_ROUND
 from gradstore.search.reference import knn_distance
 
 _ROWS = 1024
-_NEGLIGIBLE = 1e-6
-Nearest = Iterator[tuple[slice, Float32[np.ndarray, "row k"], Int64[np.ndarray, "row k"]]]
+_MANY = 30
 
 
 def latent_distance(computation: Computation) -> Values:
@@ -35,43 +38,47 @@ def latent_distance(computation: Computation) -> Values:
 
 
 def robust_latent_distance(computation: Computation) -> Values:
-    """Mean distance to the 10 nearest trusted examples, in the space of `latent_space`."""
-    found = np.zeros(computation.store.n_examples)
-    for rows, distances, _ in _nearest_trusted(computation):
-        found[rows] = distances.mean(axis=1)
+    """Mean distance to the 30 nearest trusted examples, in the space of `latent_space`.
+
+    Why more than elsewhere: of a hundred bad examples that are alike a dozen may be trusted, and they must not be all
+    the neighbours the others have. ROC-AUC of tales among Reuters news .93 with 10 and 1.00 with 30; of other kinds .01
+    less.
+    """
+    store, space = computation.store, computation.trusted_space
+    reference, k = trusted_reference(computation.trusted, n_neighbours=_MANY)
+    found = np.zeros(store.n_examples)
+    if k:
+        targets = torch.from_numpy(space.gather(reference))
+        for start, stop in store.blocks(_ROWS):
+            distances = distances_to_others(torch.from_numpy(space.rows(start, stop)), targets, reference - start)
+            found[start:stop] = torch.topk(distances, k, dim=1, largest=False).values.mean(dim=1).numpy()
     return found
 
 
 def latent_isolation(computation: Computation) -> Values:
-    """The same over the mean of those ten's own: 1 in a region as dense as its neighbours', whatever density that is.
+    """How much farther it lies from its 10 nearest trusted examples than they from theirs, in the same space."""
+    store, space = computation.store, computation.trusted_space
+    reference, k = trusted_reference(computation.trusted)
+    if not k:
+        return np.ones(store.n_examples)
+    targets = torch.from_numpy(space.gather(reference))
+    return isolation(blocks_of(store, space.rows), targets, reference, k)
 
-    Source: the local outlier factor of Breunig et al. 2000, without the smoothing.
+
+def robust_latent_direction(computation: Computation) -> Values:
+    """Mean cosine distance to the 10 nearest trusted, of all checkpoints' latents side by side, seen from their mean.
+
+    Why beside distances: what a model makes little of lies near the middle, where nothing is far. ROC-AUC of gibberish
+    among Reuters news .96, where robust latent distance has .57; of digits among clothes .99 and .96.
     """
-    own = computation.values("robust_latent_distance")
-    little = _NEGLIGIBLE * own.mean() or 1.0  # equal latents: all are at distance 0, and none is isolated
-    found = np.ones(len(own))
-    for rows, _, neighbours in _nearest_trusted(computation):
-        found[rows] = (own[rows] + little) / (own[neighbours].mean(axis=1) + little)
-    return found
-
-
-def _nearest_trusted(computation: Computation) -> Nearest:
-    """Distances to the nearest trusted examples other than oneself, and which those are; nothing in a store of one."""
-    store, trusted = computation.store, computation.trusted
-    reference, k = trusted_reference(trusted)
-    if k:
-        space = computation.trusted_space
-        targets = torch.from_numpy(space.gather(reference))
-        for start, stop in store.blocks(_ROWS):
-            yield _nearest(space, slice(start, stop), reference, targets, k)
-
-
-def _nearest(
-    space: LatentSpace, rows: slice, reference: Int64[np.ndarray, " reference"], targets: torch.Tensor, k: int
-) -> tuple[slice, Float32[np.ndarray, "row k"], Int64[np.ndarray, "row k"]]:
-    distances = distances_to_others(space.rows(rows.start, rows.stop), targets, reference - rows.start)
-    nearest = torch.topk(distances, k, dim=1, largest=False)
-    return rows, nearest.values.numpy(), reference[nearest.indices.numpy()]
+    store = computation.store
+    reference, k = trusted_reference(computation.trusted)
+    if not k:
+        return np.zeros(store.n_examples)
+    space = computation.trusted_space.not_whitened()
+    targets = to_length_one(space.gather(reference))
+    directions = blocks_of(store, lambda start, stop: to_length_one(space.rows(start, stop)))
+    return knn_distance(directions, targets, k, reference, metric="cosine").astype(np.float64)
 
 
 _COST = "four passes over the latents, 4,096 N C d operations"
@@ -105,6 +112,17 @@ LATENT_ISOLATION = Signal(
     compute=latent_isolation,
     passes=4,
     cost=_COST,
-    requires=(*FIRST_ROUND, "robust_latent_distance"),
+    requires=FIRST_ROUND,
 )
-SIGNALS = (LATENT_DISTANCE, ROBUST_LATENT_DISTANCE, LATENT_ISOLATION)
+ROBUST_LATENT_DIRECTION = Signal(
+    name="robust_latent_direction",
+    title="robust latent direction",
+    unit="cosine distance",
+    meaning="no trusted example lies in its direction in the model's latent space",
+    needs=("latents",),
+    compute=robust_latent_direction,
+    passes=4,
+    cost=_COST,
+    requires=FIRST_ROUND,
+)
+SIGNALS = (LATENT_DISTANCE, ROBUST_LATENT_DISTANCE, LATENT_ISOLATION, ROBUST_LATENT_DIRECTION)

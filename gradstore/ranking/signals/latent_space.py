@@ -62,6 +62,10 @@ class LatentSpace:
     def gather(self, indices: Int[np.ndarray, " row"]) -> Float32[np.ndarray, "row width"]:
         return self._whitened(self._scaled([self.store.latent_rows(c, indices) for c in self._checkpoints]))
 
+    def not_whitened(self) -> LatentSpace:
+        """Centred and scaled alone."""
+        return dataclasses.replace(self, factor=None)
+
     def _scaled(self, latents: list[Float[np.ndarray, "row d_latent"]]) -> Float32[np.ndarray, "row width"]:
         """One checkpoint's rows beside the other's, not whitened."""
         parts = [(rows - m) / s for rows, m, s in zip(latents, self.centres, self.spreads, strict=True)]

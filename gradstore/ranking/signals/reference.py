@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Int
 from torch import Tensor
 
-from gradstore.ranking.signals.base import SignalStore
+from gradstore.ranking.signals.base import SignalStore, Values
 
 N_NEIGHBOURS = 10
 N_REFERENCE = 1024
@@ -21,6 +21,7 @@ N_WIDE_REFERENCE = 4096
 """Among trusted examples, or for groups of some size, more is better; this many keep the cost linear."""
 
 _SEED = 0
+_NEGLIGIBLE = 1e-6
 Blocks = Callable[[], Iterator[tuple[int, Float32[np.ndarray, "row d"]]]]
 
 
@@ -29,9 +30,11 @@ def reference_rows(n_examples: int) -> tuple[Int[np.ndarray, " reference"], int]
     return _chosen(np.arange(n_examples), N_REFERENCE)
 
 
-def trusted_reference(trusted: Bool[np.ndarray, " example"]) -> tuple[Int[np.ndarray, " reference"], int]:
+def trusted_reference(
+    trusted: Bool[np.ndarray, " example"], at_most: int = N_WIDE_REFERENCE, n_neighbours: int = N_NEIGHBOURS
+) -> tuple[Int[np.ndarray, " reference"], int]:
     """The same among trusted examples."""
-    return _chosen(np.flatnonzero(trusted), N_WIDE_REFERENCE)
+    return _chosen(np.flatnonzero(trusted), at_most, n_neighbours)
 
 
 def wide_reference(n_examples: int) -> Int[np.ndarray, " reference"]:
@@ -40,15 +43,46 @@ def wide_reference(n_examples: int) -> Int[np.ndarray, " reference"]:
 
 
 def distances_to_others(
-    rows: Float32[np.ndarray, "row d"],
+    rows: Float32[Tensor, "row d"],
     targets: Float32[Tensor, "reference d"],
     positions: Int[np.ndarray, " reference"],
 ) -> Float32[Tensor, "row reference"]:
     """Euclidean; infinite from a row to itself. `positions` are the references' row numbers among these rows."""
-    distances = torch.cdist(torch.from_numpy(rows), targets)
+    distances = torch.cdist(rows, targets)
     itself = np.flatnonzero((positions >= 0) & (positions < len(rows)))
     distances[torch.from_numpy(positions[itself]), torch.from_numpy(itself)] = torch.inf
     return distances
+
+
+def isolation(
+    blocks: Blocks,
+    targets: Float32[Tensor, "reference d"],
+    positions: Int[np.ndarray, " reference"],
+    k: int,
+    *,
+    squared: bool = False,
+) -> Values:
+    """Mean distance to the k nearest of the reference over the mean of those k's own: 1 in a region as dense as theirs.
+
+    Args:
+        positions: the references' row numbers in the store.
+        squared: of squared distances, which are cosine distances where rows have length 1.
+
+    Source: the local outlier factor of Breunig et al. 2000, without the smoothing.
+    """
+
+    def measured(rows: Tensor, itself: Int[np.ndarray, " reference"]) -> tuple[Values, Int[np.ndarray, "row k"]]:
+        nearest = torch.topk(distances_to_others(rows, targets, itself), k, dim=1, largest=False)
+        means = (nearest.values.square() if squared else nearest.values).mean(dim=1)
+        return means.numpy().astype(np.float64), nearest.indices.numpy()
+
+    own, _ = measured(targets, np.arange(len(targets)))
+    little = _NEGLIGIBLE * own.mean() or 1.0  # equal rows: all are at distance 0, and none is isolated
+    found = []
+    for start, rows in blocks():
+        means, neighbours = measured(torch.from_numpy(rows), positions - start)
+        found.append((means + little) / (own[neighbours].mean(axis=1) + little))
+    return np.concatenate(found)
 
 
 def blocks_of(store: SignalStore, read: Callable[[int, int], Float32[np.ndarray, "row d"]]) -> Blocks:
@@ -61,7 +95,9 @@ def blocks_of(store: SignalStore, read: Callable[[int, int], Float32[np.ndarray,
     return blocks
 
 
-def _chosen(rows: Int[np.ndarray, " row"], at_most: int) -> tuple[Int[np.ndarray, " reference"], int]:
+def _chosen(
+    rows: Int[np.ndarray, " row"], at_most: int, n_neighbours: int = N_NEIGHBOURS
+) -> tuple[Int[np.ndarray, " reference"], int]:
     if len(rows) <= at_most:
-        return rows, max(min(N_NEIGHBOURS, len(rows) - 1), 0)
-    return np.sort(np.random.default_rng(_SEED).choice(rows, at_most, replace=False)), N_NEIGHBOURS
+        return rows, max(min(n_neighbours, len(rows) - 1), 0)
+    return np.sort(np.random.default_rng(_SEED).choice(rows, at_most, replace=False)), n_neighbours

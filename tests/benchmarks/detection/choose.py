@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.detection.choose --results DIR
 
-Reads the signals that `tests.benchmarks.detection.run` kept: nothing is built. The score of a candidate is a weighted
-sum of surprises, and the evidence of groups. What is chosen has the largest mean ROC-AUC plus mean average precision
+Reads the signals that `tests.benchmarks.detection.run` kept: nothing is built. The score of a candidate is a power mean
+of surprises, and the evidence of groups. What is chosen has the largest mean ROC-AUC plus mean average precision
 less the worst regret, the most that is lost in any run to the single signal that is best in it.
 """
 
@@ -22,33 +22,22 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from gradstore.evaluation.detection import roc_auc
-from gradstore.ranking.combine import WEIGHTS, group_evidence, improbability, surprise
+from gradstore.ranking.combine import POWER, TAILS, group_evidence, improbability, surprise
 from gradstore.ranking.signals import ALL_SIGNALS
 from tests.benchmarks.detection.cells import UNLABELLED
 from tests.benchmarks.detection.run import result_path
 
-GRADIENTS: tuple[Mapping[str, float], ...] = (
-    {"robust_unit_leverage": 1.0},
-    {"robust_unit_leverage": 0.75, "robust_leverage": 0.25},
-    {"robust_unit_leverage": 0.5, "robust_leverage": 0.5},
-    {"robust_leverage": 1.0},
-    {"robust_unit_leverage": 0.5, "unit_leverage": 0.5},
-    {"unit_leverage": 0.34, "leverage": 0.33, "robust_unit_leverage": 0.33},
+GRADIENTS = (
+    ("robust_unit_leverage",),
+    ("gradient_isolation",),
+    ("robust_unit_leverage", "gradient_isolation"),
+    ("robust_unit_leverage", "robust_leverage"),
+    ("robust_unit_leverage", "unit_leverage"),
 )
-LATENTS: tuple[Mapping[str, float], ...] = (
-    {"robust_latent_distance": 0.5, "latent_isolation": 0.5},
-    {"robust_latent_distance": 0.75, "latent_isolation": 0.25},
-    {"robust_latent_distance": 1.0},
-    {"latent_isolation": 1.0},
-)
-OTHERS: tuple[Mapping[str, float], ...] = (
-    {},
-    {"loss": 0.25},
-    {"loss": 0.5},
-    {"self_influence": 0.25},
-    {"self_influence": 0.5},
-    {"gradient_distance": 0.25},
-)
+_LATENT = ("robust_latent_distance", "latent_isolation", "robust_latent_direction")
+LATENTS = tuple(names for n in (1, 2, 3) for names in itertools.combinations(_LATENT, n))
+OTHERS: tuple[tuple[str, ...], ...] = ((), ("loss",), ("self_influence",), ("gradient_distance",), ("robust_leverage",))
+POWERS = (1.0, 1.5, 2.0, 4.0)
 SURPRISES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "ranks": surprise,
     "values": improbability,
@@ -76,6 +65,25 @@ class Run:
     def best(self) -> float:
         """Of any single signal, chosen with the answer."""
         return max(roc_auc(values, self.bad) for values in self.signals.values())
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A power mean of what some signals say."""
+
+    names: tuple[str, ...]
+    power: float
+    how: str
+
+    def score(self, run: Run) -> NDArray[np.float64]:
+        powers = [run.surprise_of(name, self.how) ** self.power for name in self.names]
+        return np.asarray(np.mean(powers, axis=0) ** (1 / self.power) + run.in_groups())
+
+    def __str__(self) -> str:
+        return f"{self.how}, power {self.power:g}: {', '.join(self.names)}"
+
+
+IN_USE = tuple(Candidate(TAILS, POWER, how) for how in SURPRISES)
 
 
 @dataclass(frozen=True)
@@ -112,23 +120,19 @@ def _report(choosing: list[Run], other: list[Run], n: int) -> None:
     heads = "mean | lowest | precision | regret"
     print(f"| chosen on {len(choosing)} runs | {heads} | on the other {len(other)}: {heads} |\n" + "|---" * 9 + "|")
     found = sorted(((_quality(c, choosing), c) for c in _candidates()), key=lambda pair: -pair[0].total)
-    shown = found[:n] + [(_quality(c, choosing), c) for c in ((WEIGHTS, "ranks"), (WEIGHTS, "values"))]
-    for quality, candidate in shown:
-        weights, how = candidate
-        words = ", ".join(f"{weight:g} {name}" for name, weight in weights.items())
-        print(f"| {how}: {words} | {quality} | {_quality(candidate, other)} |")
+    for quality, candidate in found[:n] + [(_quality(c, choosing), c) for c in IN_USE]:
+        print(f"| {candidate} | {quality} | {_quality(candidate, other)} |")
     print()
 
 
-def _candidates() -> Iterator[tuple[Mapping[str, float], str]]:
-    for how, *parts in itertools.product(SURPRISES, GRADIENTS, LATENTS, OTHERS):
-        yield {name: weight for part in parts for name, weight in part.items()}, how
+def _candidates() -> Iterator[Candidate]:
+    for how, power, *parts in itertools.product(SURPRISES, POWERS, GRADIENTS, LATENTS, OTHERS):
+        names = tuple(dict.fromkeys(name for part in parts for name in part))
+        yield Candidate(names, power, how)
 
 
-def _quality(candidate: tuple[Mapping[str, float], str], runs: list[Run]) -> Quality:
-    weights, how = candidate
-    alone = [np.sum([w * run.surprise_of(name, how) for name, w in weights.items()], axis=0) for run in runs]
-    scores = [s + sum(WEIGHTS.values()) * run.in_groups() for s, run in zip(alone, runs, strict=True)]
+def _quality(candidate: Candidate, runs: list[Run]) -> Quality:
+    scores = [candidate.score(run) for run in runs]
     aucs = [roc_auc(s, run.bad) for s, run in zip(scores, runs, strict=True)]
     precision = [float(average_precision_score(run.bad, s)) for s, run in zip(scores, runs, strict=True)]
     regret = max(run.best() - auc for run, auc in zip(runs, aucs, strict=True))

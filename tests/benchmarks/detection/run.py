@@ -4,7 +4,8 @@
 
 A run that is in the results folder already is passed over, so an interrupted benchmark goes on, and several processes
 can share one (`--groups`, `--cells`). After a change to how signals are combined, and to nothing else, `--again` judges
-the kept signals anew. `tests.benchmarks.detection.page` makes the page of what is there.
+the kept signals anew; after one to signals, `--stores` with the builds of the last time saves building them.
+`tests.benchmarks.detection.page` makes the page of what is there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--fashion", type=Path, help="folder of Fashion-MNIST's IDX files")
     parser.add_argument("--mnist", type=Path, help="folder of MNIST's IDX files")
     parser.add_argument("--emoji", type=Path, help="folder with emoji.json and img/google/64")
+    parser.add_argument("--stores", type=Path, help="keep builds here: run again, only the signals are computed")
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=["unlabelled", "labels", "shares"])
     parser.add_argument("--cells", nargs="+", default=[], help="only these, by name")
     parser.add_argument("--seeds", type=int, default=3)
@@ -94,8 +97,7 @@ def _options() -> argparse.Namespace:
 def _run(cell: Cell, host: Host, seed: int, options: argparse.Namespace) -> tuple[dict[str, Any], Scores]:
     data, start = contaminated(cell, host, seed), time.perf_counter()
     found: dict[str, Any] = {"cell": cell.name, "seed": seed, "n": len(data.bad), "n_bad": int(data.bad.sum())}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with _folder(options.stores, cell, seed) as folder:
         store, table = _ranked(cell, data, seed, folder)
         found["seconds"] = round(time.perf_counter() - start, 1)
         rows = _rows(table)
@@ -119,6 +121,16 @@ def _run(cell: Cell, host: Host, seed: int, options: argparse.Namespace) -> tupl
     return found, {**scored, "bad": data.bad.astype(np.float64)}
 
 
+@contextmanager
+def _folder(stores: Path | None, cell: Cell, seed: int) -> Iterator[Path]:
+    """Where a cell is built: one that stays, or one that goes."""
+    if stores is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+    else:
+        yield stores / result_path(stores, cell, seed).stem
+
+
 def _judge_again(path: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     with np.load(path.with_suffix(".npz")) as file:
@@ -139,7 +151,7 @@ def _rows(table: pa.Table) -> NDArray[np.int64]:
 
 
 def _ranked(cell: Cell, data: Contaminated, seed: int, folder: Path) -> tuple[Store, pa.Table]:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     source, store, ranking = (folder / name for name in ("data.npy", "store", "ranking.parquet"))
     np.save(source, data.examples)
     labels: tuple[str, ...] = ()

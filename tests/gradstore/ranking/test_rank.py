@@ -43,13 +43,15 @@ def test_every_example_appears_once_in_order_of_score(store: Store) -> None:
     assert table["rank"].to_pylist() == list(range(1, 61))
 
 
-def test_the_default_score_is_how_improbable_the_robust_signals_and_isolation_are(store: Store) -> None:
+def test_the_default_score_is_how_improbable_its_signals_are(store: Store) -> None:
     signals = compute_signals(store) | {"near_duplicate": np.zeros(60), "clump": np.zeros(60)}
-    weights = {"robust_unit_leverage": 1.0, "robust_latent_distance": 0.5, "latent_isolation": 0.5}
-    expected = np.sum([weight * improbability(signals[name]) for name, weight in weights.items()], axis=0)
+    of_gradients = ["robust_unit_leverage", "gradient_isolation"]
+    of_latents = ["robust_latent_distance", "latent_isolation", "robust_latent_direction"]
+    powers = [improbability(signals[name]) ** 1.5 for name in of_gradients + of_latents]
+    expected = np.mean(powers, axis=0) ** (2 / 3)
     table = rank_table(store, signals).sort_by("rank")
     rows = store.row_of(ids(table))
-    np.testing.assert_array_equal(table["score"].to_numpy(), expected[rows])
+    np.testing.assert_allclose(table["score"].to_numpy(), expected[rows], rtol=1e-12)
 
 
 def test_copies_are_counted_apart_and_called_duplicates(store: Store) -> None:
@@ -142,7 +144,9 @@ def test_an_unknown_order_lists_what_there_is(store: Store) -> None:
 
 
 def test_signals_that_the_order_needs_must_be_there(store: Store) -> None:
-    with pytest.raises(QueryError, match="latent_isolation, near_duplicate, clump is missing from loss"):
+    with pytest.raises(
+        QueryError, match="latent_isolation, robust_latent_direction, near_duplicate, clump is missing from loss"
+    ):
         rank_table(store, {"loss": np.zeros(60)})
 
 

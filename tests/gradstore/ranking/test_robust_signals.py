@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +32,28 @@ def latents() -> NDArray[np.float64]:
     return np.asarray(np.random.default_rng(0).normal(size=(2, N, D)) * spreads + 7.0)
 
 
+def scaled_by_hand(latents: NDArray[np.float64], trusted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The space's rows before they are whitened."""
+    parts = [x - x[trusted].mean(axis=0) for x in latents]
+    return np.concatenate([x / np.sqrt(np.square(x[trusted]).mean()) for x in parts], axis=1)
+
+
 def by_hand(latents: NDArray[np.float64], trusted: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The space's rows, up to a rotation."""
-    parts = [x - x[trusted].mean(axis=0) for x in latents]
-    joint = np.concatenate([x / np.sqrt(np.square(x[trusted]).mean()) for x in parts], axis=1)
+    joint = scaled_by_hand(latents, trusted)
     covariance = joint[trusted].T @ joint[trusted] / trusted.sum()
     damped = covariance + 1e-2 * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
     values, vectors = np.linalg.eigh(damped)
     return np.asarray(joint @ vectors / np.sqrt(values))
 
 
-def nearest(points: NDArray[np.float64], trusted: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def nearest(
+    points: NDArray[np.float64], trusted: NDArray[np.bool_], k: int = 10
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     distances[:, ~trusted] = np.inf
-    order = np.argsort(distances, axis=1)[:, :10]
+    order = np.argsort(distances, axis=1)[:, :k]
     return np.take_along_axis(distances, order, axis=1), order
 
 
@@ -71,10 +77,49 @@ def test_robust_latent_distance_and_isolation_are_the_definition_s(
 ) -> None:
     found = compute_signals(store_with(tmp_path / "s", latents))
     trusted = trusted_examples({name: found[name] for name in FIRST_ROUND})
-    distances, order = nearest(by_hand(latents.astype(np.float32).astype(np.float64), trusted), trusted)
+    points = by_hand(latents.astype(np.float32).astype(np.float64), trusted)
+    distances, order = nearest(points, trusted)
     own = distances.mean(axis=1)
-    np.testing.assert_allclose(found["robust_latent_distance"], own, rtol=1e-3)
+    np.testing.assert_allclose(found["robust_latent_distance"], nearest(points, trusted, 30)[0].mean(axis=1), rtol=1e-3)
     np.testing.assert_allclose(found["latent_isolation"], own / own[order].mean(axis=1), rtol=1e-3)
+
+
+def test_gradient_isolation_is_the_ratio_of_cosine_distances(tmp_path: Path, latents: NDArray[np.float64]) -> None:
+    store = store_with(tmp_path / "s", latents)
+    found = compute_signals(store)
+    trusted = trusted_examples({name: found[name] for name in FIRST_ROUND})
+    ratios = []
+    for checkpoint in (0, 1):
+        rows = store.unit_sketches(checkpoint, 0, N).astype(np.float64)
+        distances, order = nearest(rows / np.linalg.norm(rows, axis=1, keepdims=True), trusted)
+        own = np.square(distances).mean(axis=1)
+        ratios.append(own / own[order].mean(axis=1))
+    np.testing.assert_allclose(found["gradient_isolation"], np.mean(ratios, axis=0), rtol=1e-3)
+
+
+def test_equal_examples_are_isolated_by_no_signal(tmp_path: Path) -> None:
+    found = compute_signals(store_with(tmp_path / "s", np.ones((2, N, D))), ["latent_isolation"])
+    np.testing.assert_array_equal(found["latent_isolation"], 1.0)
+
+
+def test_robust_latent_direction_is_half_the_mean_squared_distance_of_directions(
+    tmp_path: Path, latents: NDArray[np.float64]
+) -> None:
+    found = compute_signals(store_with(tmp_path / "s", latents))
+    trusted = trusted_examples({name: found[name] for name in FIRST_ROUND})
+    rows = scaled_by_hand(latents.astype(np.float32).astype(np.float64), trusted)
+    distances, _ = nearest(rows / np.linalg.norm(rows, axis=1, keepdims=True), trusted)
+    expected = np.square(distances).mean(axis=1) / 2
+    np.testing.assert_allclose(found["robust_latent_direction"], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_what_lies_near_the_middle_in_a_direction_of_its_own_is_seen_by_its_direction(
+    tmp_path: Path, latents: NDArray[np.float64]
+) -> None:
+    latents[:, :, 0] = 7.0 + 20.0 * np.sign(latents[:, :, 0] - 7.0)  # two ways, and a little to the sides
+    latents[:, 0] = 7.0 + np.array([0.0, 3.0, 0.0, 0.0])
+    found = compute_signals(store_with(tmp_path / "s", latents), ["robust_latent_direction"])
+    assert found["robust_latent_direction"].argmax() == 0
 
 
 def test_a_bad_kind_is_far_from_all_that_is_trusted_though_near_itself(
@@ -105,7 +150,7 @@ def test_wide_latents_are_folded_and_distances_kept_on_average(tmp_path: Path, m
 
 
 def _scaled(space: LatentSpace) -> NDArray[np.float32]:
-    return replace(space, factor=None).rows(0, N)
+    return space.not_whitened().rows(0, N)
 
 
 def test_a_copy_is_near_by_five_orders_and_a_near_copy_by_as_many_as_it_is(

@@ -26,7 +26,9 @@ DEFAULT = {
     "latent_distance",
     "robust_latent_distance",
     "latent_isolation",
+    "robust_latent_direction",
     "gradient_distance",
+    "gradient_isolation",
     "near_duplicate",
     "clump",
 }
@@ -41,8 +43,10 @@ NOT_OF_THE_ODD = {
     "clump",
     "contradicting_duplicate",
     "draw_variance",
+    "robust_latent_direction",
 }
-"""Its gradient is not the longest, its loss is the same at both checkpoints, nobody is near it, nothing predicted."""
+"""Its gradient is not the longest, its loss is the same at both checkpoints, nobody is near it, nothing predicted, and
+it is far in a direction in which others are too."""
 
 
 def computed(store: Store, name: str) -> NDArray[np.float64]:
