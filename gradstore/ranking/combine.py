@@ -69,14 +69,17 @@ from scipy.stats import rankdata
 from gradstore.errors import QueryError, ShapeError
 from gradstore.ranking.null import Null, standardised
 
-TAILS = (
-    "robust_unit_leverage",
-    "gradient_isolation",
-    "robust_latent_distance",
-    "latent_isolation",
-    "robust_latent_direction",
-)
-"""The signals by whose values examples stand out; each counts the same."""
+WEIGHTS = {
+    "robust_unit_leverage": 1.0,
+    "gradient_isolation": 0.5,
+    "robust_latent_distance": 1.0,
+    "latent_isolation": 1.0,
+    "robust_latent_direction": 1.0,
+}
+"""What each signal counts in the default score."""
+
+TAILS = tuple(WEIGHTS)
+"""The signals by whose values examples stand out."""
 
 POWER = 1.5
 """Of their mean: 1 hears all alike, infinity the loudest alone."""
@@ -140,8 +143,9 @@ def combined(signals: Mapping[str, Shaped[np.ndarray, " example"]]) -> Float[np.
         return tail_sum({name: signals[name] for name in LABEL_WEIGHTS}, LABEL_WEIGHTS)
     require_finite({name: signals[name] for name in DEFAULT_COMBINATION})
     require_same_length({name: signals[name] for name in DEFAULT_COMBINATION})
-    powers = sum(improbability(signals[name]) ** POWER for name in TAILS)
-    return np.asarray((powers / len(TAILS)) ** (1 / POWER) + group_evidence(signals), dtype=np.float64)
+    powers = sum(weight * improbability(signals[name]) ** POWER for name, weight in WEIGHTS.items())
+    alone = (powers / sum(WEIGHTS.values())) ** (1 / POWER)
+    return np.asarray(alone + group_evidence(signals), dtype=np.float64)
 
 
 def group_evidence(signals: Mapping[str, Shaped[np.ndarray, " example"]]) -> Float[np.ndarray, " example"]:

@@ -22,10 +22,11 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy.special import expit
 
-from gradstore.ranking.null import FITTED, Null, standardised
+from gradstore.ranking.null import Null, standardised
 
-_FITTED = (FITTED, 0.75)
-"""Up to which share of the examples the curve is fitted; the first gives the estimate."""
+_FITTED = (0.75, 0.65, 0.85)
+"""Up to which share of the examples the curve is fitted; the first gives the estimate. The more are bad, the less of
+the rest a fit may take for ordinary; the less it takes, the less it knows of the tail."""
 _UPPER = 0.15
 _FEWEST = 100
 _LEAST_EXCESS = 2.0

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Shaped
 from scipy.stats import norm
 
-FITTED = 0.85
+_FITTED = 0.85
 """Up to which share of the examples the curve is fitted."""
 
 _LOWEST, _N_QUANTILES = 0.05, 17
@@ -47,7 +47,7 @@ class Null:
     skew: float
 
     @classmethod
-    def of(cls, values: Float[np.ndarray, " example"], fitted: float = FITTED) -> Null | None:
+    def of(cls, values: Float[np.ndarray, " example"], fitted: float = _FITTED) -> Null | None:
         """With the least squared error to the quantiles of the `fitted` lower share; None where these are all equal.
 
         Of every g the best m and s are linear regression's.

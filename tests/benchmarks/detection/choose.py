@@ -22,22 +22,22 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from gradstore.evaluation.detection import roc_auc
-from gradstore.ranking.combine import POWER, TAILS, group_evidence, improbability, surprise
+from gradstore.ranking.combine import POWER, WEIGHTS, group_evidence, improbability, surprise
 from gradstore.ranking.signals import ALL_SIGNALS
 from tests.benchmarks.detection.cells import UNLABELLED
 from tests.benchmarks.detection.run import result_path
 
-GRADIENTS = (
-    ("robust_unit_leverage",),
-    ("gradient_isolation",),
-    ("robust_unit_leverage", "gradient_isolation"),
-    ("robust_unit_leverage", "robust_leverage"),
-    ("robust_unit_leverage", "unit_leverage"),
+GRADIENTS: tuple[Mapping[str, float], ...] = (
+    {"robust_unit_leverage": 1.0},
+    {"robust_unit_leverage": 1.0, "gradient_isolation": 0.5},
+    {"robust_unit_leverage": 1.0, "gradient_isolation": 1.0},
+    {"robust_unit_leverage": 1.0, "robust_leverage": 1.0},
+    {"robust_unit_leverage": 1.0, "unit_leverage": 1.0},
 )
 _LATENT = ("robust_latent_distance", "latent_isolation", "robust_latent_direction")
-LATENTS = tuple(names for n in (1, 2, 3) for names in itertools.combinations(_LATENT, n))
-OTHERS: tuple[tuple[str, ...], ...] = ((), ("loss",), ("self_influence",), ("gradient_distance",), ("robust_leverage",))
-POWERS = (1.0, 1.5, 2.0, 4.0)
+LATENTS = tuple(dict.fromkeys(names, 1.0) for n in (1, 2, 3) for names in itertools.combinations(_LATENT, n))
+OTHERS: tuple[Mapping[str, float], ...] = ({}, {"loss": 0.5})
+POWERS = (1.0, 1.5, 2.0)
 SURPRISES: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "ranks": surprise,
     "values": improbability,
@@ -69,21 +69,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A power mean of what some signals say."""
+    """A weighted power mean of what some signals say."""
 
-    names: tuple[str, ...]
+    weights: Mapping[str, float]
     power: float
     how: str
 
     def score(self, run: Run) -> NDArray[np.float64]:
-        powers = [run.surprise_of(name, self.how) ** self.power for name in self.names]
-        return np.asarray(np.mean(powers, axis=0) ** (1 / self.power) + run.in_groups())
+        powers = [run.surprise_of(name, self.how) ** self.power for name in self.weights]
+        alone = np.average(powers, axis=0, weights=list(self.weights.values())) ** (1 / self.power)
+        return np.asarray(alone + run.in_groups())
 
     def __str__(self) -> str:
-        return f"{self.how}, power {self.power:g}: {', '.join(self.names)}"
+        words = ", ".join(f"{weight:g} {name}" for name, weight in self.weights.items())
+        return f"{self.how}, power {self.power:g}: {words}"
 
 
-IN_USE = tuple(Candidate(TAILS, POWER, how) for how in SURPRISES)
+IN_USE = tuple(Candidate(WEIGHTS, POWER, how) for how in SURPRISES)
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,8 @@ def _report(choosing: list[Run], other: list[Run], n: int) -> None:
 
 
 def _candidates() -> Iterator[Candidate]:
-    for how, power, *parts in itertools.product(SURPRISES, POWERS, GRADIENTS, LATENTS, OTHERS):
-        names = tuple(dict.fromkeys(name for part in parts for name in part))
-        yield Candidate(names, power, how)
+    for power, *parts in itertools.product(POWERS, GRADIENTS, LATENTS, OTHERS):
+        yield Candidate({name: weight for part in parts for name, weight in part.items()}, power, "values")
 
 
 def _quality(candidate: Candidate, runs: list[Run]) -> Quality:

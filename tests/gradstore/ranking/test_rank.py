@@ -48,7 +48,7 @@ def test_the_default_score_is_how_improbable_its_signals_are(store: Store) -> No
     of_gradients = ["robust_unit_leverage", "gradient_isolation"]
     of_latents = ["robust_latent_distance", "latent_isolation", "robust_latent_direction"]
     powers = [improbability(signals[name]) ** 1.5 for name in of_gradients + of_latents]
-    expected = np.mean(powers, axis=0) ** (2 / 3)
+    expected = np.average(powers, axis=0, weights=[1.0, 0.5, 1.0, 1.0, 1.0]) ** (2 / 3)
     table = rank_table(store, signals).sort_by("rank")
     rows = store.row_of(ids(table))
     np.testing.assert_allclose(table["score"].to_numpy(), expected[rows], rtol=1e-12)
