@@ -2,14 +2,15 @@
 
 Values can say, where bad examples stand apart (`gradstore.ranking.null`). The examples beyond a threshold among the
 others, less those that the curve expects there, are an estimate of the bad ones among them; the largest such excess is
-the signal's. Signals disagree, each in another way: the estimate is their median and that of their mean, the interval
-reaches from the least to the largest of them and of the same fits to the lower 75 %, and two standard errors of a
-count further. It is an empirical null (Efron 2004), and shares its limit: bad examples that look ordinary are not
-counted, and odd ones that are as they should be are.
+the signal's. Signals disagree, each in another way: the estimate is their median and that of their mean, from curves
+fitted to the lower 75 % of the examples; the interval reaches from the least to the largest of them and of the same
+fits to the lower 65 and 85 %, and two standard errors of a count further. It is an empirical null (Efron 2004), and
+shares its limit: bad examples that look ordinary are not counted, and odd ones that are as they should be are.
 
-Measured on 29 planted contaminations of 2 % (80 of 4,080; clothes, digits, pen strokes; VAE and autoencoder): the
-interval held 80 in all, and is wide, often from 20 to 170; the estimate lay between 29 and 100, at the median 72. Other
-shares of bad examples have been tried on simulated signals only.
+Measured on 59 runs of 20 cells with 2 % bad: the interval held their number in all, and is wide, often from 5 to 250
+for 80; the estimate was .9 of it at the median, .34 to 1.4 in the middle eight tenths. Of 4,000 clothes with 0, 20, 80,
+200 and 400 of mixed kinds bad (three seeds) 54, 56, 69, 76 and 144 were counted: clothes have odd ones of their own,
+and from 5 % on far too few are; the interval held 2, 3, 3, 2 and none of three.
 """
 
 from __future__ import annotations

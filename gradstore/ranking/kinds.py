@@ -1,9 +1,9 @@
 """What kind of bad an example may be, in one word for each that is suspicious.
 
 Rules over what the signals say, the first that holds; none is a proof. Seen on three builds with 80 planted among
-4,000 clothes: of 80 near copies 70 were called *duplicate* (and 13 of 4,080 where nothing is copied); of 80 digits 34
-*foreign*, 14 *rare but plausible*, 32 not suspected; of 80 rotated clothes 6 *foreign*, 4 *corrupted*, 3 *rare but
-plausible*, 67 not suspected. A word says how the model takes an example, not how it came to be.
+4,000 clothes: 80 near copies were all called *duplicate* (and 11 of 4,000 where nothing is copied); of 80 digits 45
+*foreign*, 30 *rare but plausible*, 5 not suspected; of 80 rotated clothes 9 *rare but plausible*, 6 *foreign*, 6
+*corrupted*, 2 *duplicate*, 57 not suspected. A word says how the model takes an example, not how it came to be.
 """
 
 from __future__ import annotations
