@@ -45,11 +45,12 @@ def gradient_isolation(computation: Computation) -> Values:
     """
     store = computation.store
     reference, k = trusted_reference(computation.trusted, N_REFERENCE)
+    if not k:
+        return np.ones(store.n_examples)
     total = np.zeros(store.n_examples)
     for checkpoint in range(store.n_checkpoints):
-        if k:
-            targets = torch.from_numpy(to_length_one(store.sketch_rows(checkpoint, reference).astype(np.float32)))
-            total += isolation(blocks_of(store, _directions(store, checkpoint)), targets, reference, k, squared=True)
+        targets = torch.from_numpy(to_length_one(store.sketch_rows(checkpoint, reference).astype(np.float32)))
+        total += isolation(blocks_of(store, _directions(store, checkpoint)), targets, reference, k, squared=True)
     return total / store.n_checkpoints
 
 
