@@ -27,6 +27,7 @@ from datetime import datetime
 
 from gradstore.errors import StoreError
 from gradstore.store.place import Place
+from gradstore.store.processes import started
 
 BEAT_S = 10.0
 SILENT_S = 60.0
@@ -63,7 +64,7 @@ class Builder:
         """The file of this process."""
         host, pid, now = socket.gethostname(), os.getpid(), time.time()
         name = f"{host}-{pid}-{secrets.token_hex(4)}"
-        return cls(name=name, host=host, pid=pid, started=_started(pid) or now, since=now, doing=doing, beat=now)
+        return cls(name=name, host=host, pid=pid, started=started(pid) or now, since=now, doing=doing, beat=now)
 
     @property
     def is_of_this_host(self) -> bool:
@@ -76,8 +77,8 @@ class Builder:
             return False
         if self.pid == os.getpid() and self.name not in _of_this_process:
             return True
-        started = _started(self.pid)
-        return started is None or abs(started - self.started) > _SAME_START_S
+        found = started(self.pid)
+        return found is None or abs(found - self.started) > _SAME_START_S
 
 
 class Claims:
@@ -206,17 +207,6 @@ def _read(place: Place, name: str) -> Builder | None:
     try:
         return Builder(**json.loads(place.read(_file(name))))
     except (FileNotFoundError, ValueError, TypeError):
-        return None
-
-
-def _started(pid: int) -> float | None:
-    """When a process of this machine started; None when it has ended."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except psutil.NoSuchProcess:
         return None
 
 

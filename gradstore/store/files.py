@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gradstore.errors import GradstoreError, StoreWriteError
+from gradstore.store.processes import started
 
 ABANDONED_AFTER_S = 3600.0
 
@@ -138,7 +139,7 @@ def is_abandoned(file: Path) -> bool:
     match = _TEMP_NAME.fullmatch(file.name)
     if match is None:
         return False
-    if match["host"] == _host() and not _is_running(int(match["pid"])):
+    if match["host"] == _host() and started(int(match["pid"])) is None:
         return True
     try:
         return time.time() - file.stat().st_mtime > ABANDONED_AFTER_S
@@ -152,16 +153,6 @@ def _temp_name(final: str) -> str:
 
 def _host() -> str:
     return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs, as another user
-        return True
-    return True
 
 
 def _sync(path: Path) -> None:

@@ -95,6 +95,13 @@ def test_temporary_files_of_dead_processes_are_removed_and_those_of_living_ones_
     assert not dead.exists()
 
 
+def test_a_process_that_has_ended_writes_no_more_though_nobody_has_asked_after_it(store: Store) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        dead = temporary(store, ended.pid)
+        assert store.remove_leftovers() == [dead]
+
+
 def test_a_temporary_file_of_another_host_is_removed_when_nobody_has_touched_it_for_an_hour(store: Store) -> None:
     foreign = store.folder / "commits" / ".tmp-00000000-1-0badcafe-0-0.json"
     foreign.write_bytes(b"")
